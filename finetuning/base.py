@@ -16,7 +16,9 @@ from absl import logging
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.variable_pb2 import VariableDef
 
+from data.image_data import ImageData
 from errors import CheckpointError, TrainingError, first_few
+from finetuning import FinetuneConfig
 from finetuning.base_plan import STEP, BasePlan
 from metagraph.description import format_shape
 from metagraph.graph import nodes_by_op, sub_graph
@@ -27,7 +29,7 @@ from metagraph.session import free_among, free_scope, placeholder
 from metagraph.usage import mixing
 from metagraph.variables import RESOURCE_VARIABLE
 from models import blocks
-from models.blocks import PLAIN, ModelGraph, Part, Recipe
+from models.blocks import ModelGraph, Part, Recipe
 
 # Random operations become functions of a key of two integers. A stateful one draws from a generator
 # of the session, whose place nobody saves: a resumed run would draw other masks. The operations are
@@ -260,46 +262,44 @@ _HEAD_SCOPE = "head"
 _OLD_CONTROL_FLOW = frozenset({"Enter", "RefEnter", "RefSwitch", "Switch"})
 
 
-def build(
-    plan: BasePlan,
-    kind: str,
-    num_classes: int,
-    rates: tuple[float, float],
-    shape: Sequence[int | None],
-    offset: float,
-    seed: int,
-    recipe: Recipe = PLAIN,
-) -> ModelGraph:
-    """Builds the training graph: a head of a kind, `blocks.DENSE` or `CONV`, on the part.
+def build(plan: BasePlan, config: FinetuneConfig, data: ImageData, batch: int | None) -> ModelGraph:
+    """Builds the training graph: a head on the part, which takes so many images, None for any.
 
-    The rates of learning are the head's and that of what is unfrozen; the rest is as of
-    `import_base`. Raises CheckpointError where the part cannot be imported into this TensorFlow,
-    TrainingError where the head does not fit the features, or an operation has no gradient.
+    Raises CheckpointError where the part cannot be imported into this TensorFlow, TrainingError
+    where the head does not fit the features, or an operation has no gradient.
     """
-    graph = tf.Graph()
+    graph, kind, seed = tf.Graph(), config.head, config.run.seed
+    recipe = Recipe.of(config.added(), data.train.labels, data.num_classes)
     with graph.as_default():
-        base = import_base(plan, shape, offset, seed)
+        base = import_base(plan, (batch, *data.train.row_shape), config.input_offset, seed)
         if mixed := mixing([base.images], base.features):
             logging.warning("%s: each image's depend on the others': %s", plan.tensor, mixed)
         features = _features(plan, base, kind)
-        labels = tf.compat.v1.placeholder(tf.int64, [shape[0]], name="y_")
+        labels = tf.compat.v1.placeholder(tf.int64, [batch], name="y_")
         with tf.compat.v1.variable_scope(free_among(plan.needed.names, _HEAD_SCOPE)):
-            new = blocks.head(kind, features, num_classes, seed)
+            new = blocks.head(kind, features, data.num_classes, seed)
         loss = blocks.cross_entropy(new.logits, labels, recipe)
         # What predict.py, and whoever fine-tunes the result, look for.
         tf.compat.v1.add_to_collection("predict", new.logits)
         for operation in base.updates:
             tf.compat.v1.add_to_collection(tf.compat.v1.GraphKeys.UPDATE_OPS, operation)
         accuracy = blocks.accuracy(new.classes, labels)
-        train_op, gradients = _train_op(loss, new, base, plan.unfrozen, rates, recipe)
+        unfrozen = [base.variables[name] for name in plan.unfrozen]
+        gradients = _gradients(loss, [*new.variables, *unfrozen])
+        count, parts = len(new.variables), []
+        if unfrozen:
+            parts.append(
+                _part(config.rate_of_scopes, gradients[count:], unfrozen, "train_unfrozen")
+            )
+        parts.append(_part(config.learning_rate, gradients[:count], new.variables))
         return ModelGraph(
             graph=graph,
             inputs=(base.images, labels),
             training_feeds=base.training_feeds,
             loss=loss,
             accuracy=accuracy,
-            train_op=train_op,
-            gradients=gradients,
+            train_op=blocks.update(parts, base.step, recipe, base.updates),
+            gradients=tuple(gradients),
             signature_inputs={"x": base.images},
             signature_outputs=new.outputs,
         )
@@ -322,27 +322,14 @@ def _features(plan: BasePlan, base: Base, kind: str) -> tf.Tensor:
     return features if plan.unfrozen else tf.stop_gradient(features)
 
 
-def _train_op(
-    loss: tf.Tensor,
-    new: blocks.Head,
-    base: Base,
-    unfrozen_names: Sequence[str],
-    rates: tuple[float, float],
-    recipe: Recipe,
-) -> tuple[tf.Operation, tuple[tf.Tensor, ...]]:
-    """One step of Adam on the head, one on what is unfrozen, then the step counted up.
-
-    Also the gradients. What follows the activations, such as their mean, is updated with them.
-    """
-    unfrozen, count = [base.variables[name] for name in unfrozen_names], len(new.variables)
-    gradients = _gradients(loss, [*new.variables, *unfrozen])
-    parts = []
-    if unfrozen:
-        optimizer = tf.compat.v1.train.AdamOptimizer(rates[1], name="Adam")
-        parts.append(Part(optimizer, rates[1], gradients[count:], unfrozen, "train_unfrozen"))
-    optimizer = tf.compat.v1.train.AdamOptimizer(rates[0], name="Adam")
-    parts.append(Part(optimizer, rates[0], gradients[:count], new.variables))
-    return blocks.update(parts, base.step, recipe, base.updates), tuple(gradients)
+def _part(
+    rate: float,
+    gradients: Sequence[tf.Tensor],
+    variables: Sequence[tf.Variable],
+    name: str = "train",
+) -> Part:
+    """One step of Adam on some of the variables."""
+    return Part(tf.compat.v1.train.AdamOptimizer(rate), rate, gradients, variables, name)
 
 
 def _gradients(loss: tf.Tensor, trained: Sequence[tf.Variable]) -> list[tf.Tensor]:

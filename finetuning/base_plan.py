@@ -1,7 +1,4 @@
-"""Which part of a model is built on, told from the file alone: nothing is imported yet.
-
-Also what it is told in training, which of its variables are trained, restored and held.
-"""
+"""Which part of a model is built on, and what becomes of it, told from its file: none is run."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -17,7 +14,7 @@ from checkpoints.reader import CheckpointReader
 from errors import CheckpointError, TrainingError, first_few
 from finetuning import BaseRequest
 from metagraph.description import Model, TensorInfo, format_shape
-from metagraph.graph import SubGraph, data_inputs, sub_graph
+from metagraph.graph import SubGraph, data_inputs, remake, sub_graph, waits
 from metagraph.meta import INPUT_OPS, PLACEHOLDERS, MetaGraphFile, node_of
 from metagraph.model import handed_out, read_model
 from metagraph.safety import check_operations, offenders
@@ -130,10 +127,7 @@ def plan_base(meta: MetaGraphFile, request: BaseRequest, model: Model | None = N
 
 
 def _rows(meta: MetaGraphFile, tensor: str, needed: SubGraph, model: Model) -> TensorInfo:
-    """The tensor that images go to: the signature's input, or what alone else has to be fed.
-
-    That is a placeholder for an array, or what comes out of a queue or an iterator.
-    """
+    """The tensor that images go to: the signature's input, or what alone else has to be fed."""
     signature = [name for name in model.inputs.values() if node_of(name) in needed.names]
     if len(signature) == 1:
         return describe_tensors(meta, signature)[0]
@@ -186,8 +180,8 @@ def _updates(meta: MetaGraphFile, cuts: list[str], request: BaseRequest) -> list
         if name is None:
             continue
         part = sub_graph(meta, [name], cuts)
-        targets = {_written(meta.nodes, node) for node in part.names} - {None}
-        if not any(is_in(target, request.train_scopes) for target in targets if target):
+        targets = {_written(meta.nodes, node) for node in part.names}
+        if not any(target and is_in(target, request.train_scopes) for target in targets):
             continue
         if part.unfed or any(offenders(part.graph_def)):
             logging.warning("%s does not run in training: it needs more than the images", text)
@@ -365,16 +359,8 @@ def _hold(graph_def: GraphDef, free: Collection[str]) -> None:
     held = [node for name, node in nodes.items() if _written(nodes, name) not in free]
     held += [node for function in graph_def.library.function for node in function.node_def]
     for node in held:
-        inputs = [text for text in node.input if text.startswith("^")]
+        data, waited_for = data_inputs(node), waits(node)
         if _BY_HANDLE.fullmatch(node.op):
-            node.op = "NoOp"
-            node.attr.clear()
-        elif _BY_REFERENCE.fullmatch(node.op) and data_inputs(node):
-            dtype = node.attr["T"].type
-            inputs.insert(0, data_inputs(node)[0])
-            node.op = "RefIdentity"
-            node.attr.clear()
-            node.attr["T"].type = dtype
-        else:
-            continue
-        node.input[:] = inputs
+            remake(node, "NoOp", waited_for, {})
+        elif _BY_REFERENCE.fullmatch(node.op) and data:
+            remake(node, "RefIdentity", [data[0], *waited_for], {"T": node.attr["T"].type})

@@ -7,7 +7,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from absl import logging
@@ -26,9 +26,7 @@ from finetuning import DEFAULT_BATCH_SIZE, DEFAULT_STEPS, FinetuneConfig, base
 from finetuning.base_plan import BasePlan, is_in, plan_base
 from metagraph.description import Model
 from metagraph.meta import MetaGraphFile, node_of
-from metagraph.safety import TimeLimit
 from metagraph.variables import VARIABLE_OPS, checkpoint_keys, read_values, slot_names
-from models.blocks import Recipe
 from prediction.chosen_model import READING, with_model
 from training.config import last_step, log_interval
 from training.task import NONE, InitialValues, Task, predict_with
@@ -38,50 +36,33 @@ IMPORT = "importing the model"  # What a time limit is for.
 _SHOWN = 5
 
 
-class Images(NamedTuple):
-    """What is trained on."""
-
-    data: ImageData
-    scale: float  # What uint8 pixels have been multiplied by.
-    shape: tuple[int | None, ...]  # [N, ...] of a batch as the model takes it; N None for any.
-
-
-def open_images(plan: BasePlan, config: FinetuneConfig, limit: TimeLimit) -> Images:
-    """Opens the images that the config names; `limit` is that of the model's import.
-
-    DataError where they cannot be used, TrainingError where the model does not take such.
-    """
-    scale = _scale(plan, config)
-    with limit.over(IMPORT):
-        batch = _batch(plan, config)
-    data = open_image_data(
+def _open_images(plan: BasePlan, config: FinetuneConfig, scale: float) -> ImageData:
+    """Opens the images that the config names; uint8 pixels are multiplied by `scale`."""
+    options = ReadOptions(
+        config.classes,
+        config.data_memory_mb,
+        config.on_bad_image,
+        _image_shape(plan),
+        np.float32(scale),
+        config.ignore_exif,
+    )
+    return open_image_data(
         config.data,
         ramp_path=os.path.join(config.run.ckpt_dir, RAMP_FILE),
         validation_fraction=config.validation_fraction,
         seed=config.run.seed,
-        options=ReadOptions(
-            config.classes,
-            config.data_memory_mb,
-            config.on_bad_image,
-            _image_shape(plan),
-            np.float32(scale),
-            config.ignore_exif,
-        ),
+        options=options,
     )
-    return Images(data, scale, (batch, *data.train.row_shape))
 
 
 def _image_shape(plan: BasePlan) -> tuple[int, ...]:
-    """What the model takes of each image; sizes that it leaves open are those of 32 x 32 RGB.
-
-    The rows of some models are images, as they say themselves.
-    """
+    """What the model takes of each image; sizes that it leaves open are those of 32 x 32 RGB."""
     taken, model = plan.rows.shape, plan.model
-    of_row = model.image_shape if plan.rows.name in model.inputs.values() else None
-    if of_row is not None and taken is not None and taken[1:] == (math.prod(of_row),):
-        return of_row
     if taken is None:
         return IMAGE_SHAPE
+    of_row = model.image_shape if plan.rows.name in model.inputs.values() else None
+    if of_row is not None and taken[1:] == (math.prod(of_row),):
+        return of_row  # Each row is an image, as the model says.
     if len(taken) == len(IMAGE_SHAPE) + 1:
         return tuple(size or own for size, own in zip(taken[1:], IMAGE_SHAPE, strict=True))
     if None in taken[1:]:
@@ -93,10 +74,8 @@ def _scale(plan: BasePlan, config: FinetuneConfig) -> float:
     """What uint8 pixels are multiplied by: as asked for, as the model says, or so that 255 is 1."""
     if config.input_scale is not None:
         return config.input_scale
-    model = plan.model
-    if model.input_scale is not None and plan.rows.name in model.inputs.values():
-        return model.input_scale
-    return float(UINT8_SCALE)
+    own = plan.model.input_scale if plan.rows.name in plan.model.inputs.values() else None
+    return float(UINT8_SCALE) if own is None else own
 
 
 def _batch(plan: BasePlan, config: FinetuneConfig) -> int | None:
@@ -148,9 +127,9 @@ def without_place(
     held = {*names.values()}
     variables = [name for name, node in meta.nodes.items() if node.op in VARIABLE_OPS]
     places = checkpoint_keys(meta, variables, names)
-    unknown = held - {place.key for place in places.values()}
     keys = (places[name].key.removesuffix(OBJECT_SUFFIX) for name in taken)
     scopes = tuple({key.rpartition("/")[0] for key in keys} - {""})
+    unknown = held - {place.key for place in places.values()}
     unknown = {key for key in unknown if is_in(key, scopes) and not _goes_with(key, held)}
     return sorted(unknown - slot_names(held, meta)) if unknown else []
 
@@ -205,30 +184,24 @@ def make_task(config: FinetuneConfig) -> Task:
     limit = config.limit
     plan, initial = with_model(config, functools.partial(_plan, config))
     handed_over = [initial]  # Once, so that the values are freed as soon as they are assigned.
-    images = open_images(plan, config, limit)
-    source, num_images = images.data.train, len(images.data.train)
-    batch_size = images.shape[0] or config.batch_size or min(DEFAULT_BATCH_SIZE, num_images)
+    with limit.over(IMPORT):
+        most = _batch(plan, config)
+    scale = _scale(plan, config)
+    data = _open_images(plan, config, scale)
+    source, num_images = data.train, len(data.train)
+    batch_size = most or config.batch_size or min(DEFAULT_BATCH_SIZE, num_images)
     order = ShuffledBatches(num_images, batch_size, config.run.seed)
     examples = TrainingBatches(source, order, config.on_bad_image)
     own = config.run.rows(batch_size)
     if config.run.shards > 1:
-        _check_parts(plan, images)
+        _check_parts(plan, most)
     with limit.over(IMPORT):
-        graph = base.build(
-            plan,
-            config.head,
-            images.data.num_classes,
-            (config.learning_rate, config.rate_of_scopes),
-            images.shape,
-            config.input_offset,
-            config.run.seed,
-            Recipe.of(config.added(), source.labels, images.data.num_classes),
-        )
+        graph = base.build(plan, config, data, most)
     description = Description(
         graph.signature_inputs,
         graph.signature_outputs,
-        class_names=images.data.class_names,
-        input_scale=images.scale,
+        class_names=data.class_names,
+        input_scale=scale,
         trained_on=config.data if config.data in BUILT_IN else None,
     )
     return Task(
@@ -239,24 +212,24 @@ def make_task(config: FinetuneConfig) -> Task:
         ),
         batch_size=batch_size,
         examples="images",
-        test_batches=test_batches(images.data.test, images.shape[0], config.on_bad_image),
+        test_batches=test_batches(data.test, most, config.on_bad_image),
         last_step=last_step(
             config.train_steps, config.epochs, DEFAULT_STEPS, num_images, batch_size
         ),
         log_every_steps=log_interval(config.run.log_every_steps, num_images, batch_size),
-        identity=_identity(config, plan, images, batch_size),
-        write_data=images.data.write,
+        identity=_identity(config, plan, data, scale, batch_size),
+        write_data=data.write,
         predict_with=predict_with(config.data),
         initial_values=handed_over.pop,
     )
 
 
-def _check_parts(plan: BasePlan, images: Images) -> None:
+def _check_parts(plan: BasePlan, most: int | None) -> None:
     """TrainingError unless a batch can be trained on in parts."""
-    if images.shape[0] is not None:
+    if most is not None:
         raise TrainingError(
-            f"{plan.meta.path} takes {images.shape[0]} images at once, and no part of them: train "
-            "with --shards=1"
+            f"{plan.meta.path} takes {most} images at once, and no part of them: train with "
+            "--shards=1"
         )
     if plan.updates:
         raise TrainingError(
@@ -279,7 +252,7 @@ def _plan(
 
 
 def _identity(
-    config: FinetuneConfig, plan: BasePlan, images: Images, batch_size: int
+    config: FinetuneConfig, plan: BasePlan, data: ImageData, scale: float, batch_size: int
 ) -> Mapping[str, Any]:
     """What the run's numbers follow from, beside the values of the base."""
     given = {
@@ -295,8 +268,8 @@ def _identity(
         "base": hashlib.sha256(plan.graph_def.SerializeToString(deterministic=True)).hexdigest(),
         "tensor": plan.tensor,
         "head": config.head,
-        **images.data.identity(),
-        "input_scale": images.scale,
+        **data.identity(),
+        "input_scale": scale,
         "batch_size": batch_size,
         "learning_rate": config.learning_rate,
         "seed": config.run.seed,

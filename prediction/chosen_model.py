@@ -23,7 +23,7 @@ from checkpoints.reader import CheckpointReader
 from errors import CheckpointError, DamagedError
 from file_io import is_folder, names_in
 from metagraph.description import Model, TensorInfo, constant, json_value
-from metagraph.graph import sub_graph
+from metagraph.graph import attribute_of, sub_graph
 from metagraph.meta import MetaGraphFile, node_of, shape_sizes
 from metagraph.model import (
     Candidates,
@@ -72,25 +72,21 @@ def with_chosen(config: _Config, work: Callable[[_Config], _Result]) -> _Result:
         chosen = _chosen(config)
         for path in (chosen.meta, *chosen.checkpoint):
             hold(prefix_of(path))
-        file, flag = (
-            (*chosen.checkpoint, chosen.meta)[0],
-            "--ckpt" if chosen.checkpoint else "--meta",
-        )
+        file = (*chosen.checkpoint, chosen.meta)[0]
+        flag = "--ckpt" if chosen.checkpoint else "--meta"
         try:
             return work(chosen)
-        except DamagedError as error:
-            asked = (*config.checkpoint, config.meta)[0]
-            raise explain_if_gone(_with_next_good(error, asked, file, flag), file, flag) from error
         except CheckpointError as error:
-            raise explain_if_gone(error, file, flag) from error
+            told, asked = error, (*config.checkpoint, config.meta)[0]
+            if isinstance(error, DamagedError) and is_folder(asked):
+                told = _with_next_good(error, asked, file, flag)
+            raise explain_if_gone(told, file, flag) from error
 
     return read_newest((config.meta, *config.checkpoint, _folder_of_best(config)), on_chosen)
 
 
 def _with_next_good(error: CheckpointError, asked: str, file: str, flag: str) -> CheckpointError:
     """The error, with the next good checkpoint of a folder that was asked for."""
-    if not is_folder(asked):
-        return error
     bases = [prefix_of(name) for name in names_in(asked) if name.endswith(naming.INDEX_SUFFIX)]
     older = [name for _, run in runs_by_age(asked, bases) for name in run]
     chosen = os.path.basename(prefix_of(file))
@@ -192,17 +188,13 @@ def _tensors(meta: MetaGraphFile, names: Sequence[str]) -> list[Record]:
 
 def _default(meta: MetaGraphFile, name: str) -> Record:
     """The entry `default` of an input that has one of a few values; else nothing."""
-    for source in meta.nodes[node_of(name)].input:  # A placeholder with a default has one.
-        node = meta.nodes.get(node_of(source))
-        if node is None or node.op != "Const":
-            continue
-        value = node.attr["value"].tensor
-        sizes = [dim.size for dim in value.tensor_shape.dim]
-        if min(sizes, default=1) >= 0 and math.prod(sizes) <= _MAX_DEFAULT_VALUES:
-            try:
+    for source in meta.taken[node_of(name)]:  # A placeholder with a default has one.
+        node = meta.nodes[node_of(source)]
+        value = attribute_of(node, "value").tensor
+        size = math.prod(dim.size for dim in value.tensor_shape.dim)
+        if node.op == "Const" and size <= _MAX_DEFAULT_VALUES:
+            with suppress(KeyError, TypeError, ValueError):  # A dtype without values, or too few.
                 return {"default": json_value(constant(value))}
-            except (KeyError, TypeError, ValueError):  # A dtype without values, or too few.
-                return {}
     return {}
 
 
@@ -252,12 +244,8 @@ class GraphFile:
         problems = missing_values(self._meta, outputs)
         return content, problems, state_text(self._meta, problems)
 
-    def describe(
-        self, names: Sequence[str], config: PredictConfig | None = None
-    ) -> tuple[TensorInfo, ...]:
+    def describe(self, names: Sequence[str], config: PredictConfig) -> tuple[TensorInfo, ...]:
         """The dtype and shape of tensors, in the time that `config` gives it."""
-        if config is None:
-            return describe_tensors(self._meta, names)
         with config.limit.over(READING):
             return describe_tensors(self._meta, names)
 

@@ -23,10 +23,10 @@ from errors import PredictionError
 from metagraph.description import Array, Model, RunnableGraph, TensorInfo, as_numpy_dtype
 from prediction import output, plan
 from prediction.exact_rows import ExactRuns, MixedRowsError, filled
-from prediction.file_inputs import Rows
+from prediction.file_inputs import RowInputs, Rows
 from prediction.onnx_file import OnnxFile, find_onnx
 from prediction.output import Classification, Report
-from prediction.plan import Feed, ModelFile, RowInputs, answers
+from prediction.plan import Feed, ModelFile, answers
 from prediction.request import MEGABYTE, PredictConfig
 
 _SHOWN = 8  # Test images of a model of the built-in shapes, where no rows are given.
@@ -35,8 +35,7 @@ _OF = " of "  # Between a tensor and the image that a result is for; no tensor's
 
 def predict(config: PredictConfig) -> str:
     """Predicts, writes the output file where one is asked for, and returns what to print."""
-    path = find_onnx(config.meta)
-    if path is not None:
+    if path := find_onnx(config.meta):
         return _predict(config, OnnxFile(path, config))
     from prediction import chosen_model
 
@@ -156,7 +155,7 @@ def _inputs(
     is_input = len(missing) == 1 and missing == tuple(model.inputs.values())
     if feeds or model.trained_on is None or not is_input:
         return RowInputs()
-    (info,) = answers(meta).describe(missing)
+    (info,) = answers(meta).describe(missing, config)
     return plan.open_demo(info, model, shown)
 
 
@@ -248,13 +247,13 @@ def choose_batching(
     feeds: Sequence[tuple[TensorInfo, Rows | Array]],
     fetches: Sequence[tuple[TensorInfo, Kind]],
     asked: int | None,
-    num_rows: int,
 ) -> Batching:
     """Cuts rows as the graph takes them, or else as was `asked` for, or else into fast runs."""
-    rows = [(info, feed) for info, feed in feeds if isinstance(feed, Rows)]
-    if any(feed.columns for _, feed in rows):
+    infos, rows = zip(*(pair for pair in feeds if isinstance(pair[1], Rows)), strict=True)
+    num_rows = len(rows[0])
+    if any(feed.columns for feed in rows):
         return Batching(num_rows, fixed=False)
-    sizes = {info.shape[0]: info.name for info, _ in rows if info.shape and info.shape[0]}
+    sizes = {info.shape[0]: info.name for info in infos if info.shape and info.shape[0]}
     if len(sizes) > 1:
         described = ", ".join(f"{name} {size}" for size, name in sizes.items())
         raise PredictionError(f"the graph takes different numbers of rows a run: {described}")
@@ -264,7 +263,7 @@ def choose_batching(
         return Batching(size, fixed=True)
     whole = next((info.name for info, kind in fetches if kind is Kind.WHOLE), None)
     if whole is None:
-        return Batching(asked or _fast_size([feed for _, feed in rows]), fixed=False)
+        return Batching(asked or _fast_size(rows), fixed=False)
     if asked is not None and asked < num_rows:
         raise PredictionError(
             f"{whole} is one value over all {num_rows} rows, not one a row: leave out "
@@ -275,11 +274,11 @@ def choose_batching(
     return Batching(num_rows, fixed=False)
 
 
-def _of_one_size(feeds: Sequence[Rows | Array], num_rows: int) -> list[Indices]:
+def _of_one_size(feeds: Sequence[Rows]) -> list[Indices]:
     """The numbers of the rows that may run together: images of one size, the largest first."""
-    known = [feed.sizes for feed in feeds if isinstance(feed, Rows) and feed.sizes]
+    known = [feed.sizes for feed in feeds if feed.sizes]
     if not known:
-        return [np.arange(num_rows)]
+        return [np.arange(len(feeds[0]))]
     groups: dict[Any, list[int]] = {}
     for row, sizes in enumerate(zip(*known, strict=True)):
         groups.setdefault(sizes, []).append(row)
@@ -294,7 +293,7 @@ def _fast_size(feeds: Sequence[Rows]) -> int:
 
 def _row_bytes(feeds: Sequence[Rows]) -> int:
     """What the first row of the largest images takes in all feeds."""
-    first = _of_one_size(feeds, len(feeds[0]))[0][:1]
+    first = _of_one_size(feeds)[0][:1]
     firsts = [feed.take(first) for feed in feeds]
     return sum(sum(map(len, f.flat)) if f.dtype.kind == "O" else f.nbytes for f in firsts)
 
@@ -316,12 +315,10 @@ def run_rows(
     a row's results do not depend on the rows that run beside it, see `ExactRuns`. Raises
     PredictionError where rows and results do not go together in such batches.
     """
-    num_rows = len(next(feed for feed in feeds if isinstance(feed, Rows)))
-    fetches = [*zip(graph.fetches, kinds, strict=True)]
-    fed = [*zip(graph.feeds, feeds, strict=False)]
-    batching = choose_batching(fed, fetches, batch_size, num_rows)
     rows = [feed for feed in feeds if isinstance(feed, Rows)]
-    if Kind.WHOLE in kinds and not batching.fixed and len(_of_one_size(feeds, num_rows)) > 1:
+    fed = [*zip(graph.feeds, feeds, strict=False)]
+    batching = choose_batching(fed, [*zip(graph.fetches, kinds, strict=True)], batch_size)
+    if Kind.WHOLE in kinds and not batching.fixed and len(_of_one_size(rows)) > 1:
         whole = graph.fetches[kinds.index(Kind.WHOLE)].name
         raise PredictionError(f"{whole} is one value over all rows, and images differ in size")
     is_plain = not exact or batching.fixed or not graph.is_pure or Kind.WHOLE in kinds
@@ -345,13 +342,11 @@ def _run_batches(
     batching: Batching,
 ) -> list[Any]:
     """Runs the rows batch by batch, with a progress bar; see `run_rows`."""
-    num_rows = len(next(feed for feed in feeds if isinstance(feed, Rows)))
-    fetches = [*zip(graph.fetches, kinds, strict=True)]
-    size, fixed = batching
-    groups = _of_one_size(feeds, num_rows)
+    given = [feed for feed in feeds if isinstance(feed, Rows)]
+    num_rows, groups, (size, fixed) = len(given[0]), _of_one_size(given), batching
     several = len(groups) > 1
     runs = [group[at : at + size] for group in groups for at in range(0, len(group), size)]
-    values: list[Any] = []
+    values: list[Any] = [None] * len(kinds)
     # The bar appears after a second, on a terminal only, and goes when it is full.
     with tqdm(
         total=num_rows, unit="row", file=sys.stderr, disable=None, leave=False, delay=1
@@ -363,29 +358,23 @@ def _run_batches(
                 _warn_if_random(graph, batch, results)
             if rows == num_rows and (rows == size or not fixed):
                 return results  # One run of all rows: its values as they are.
-            if (fixed and size == 1) or (several and rows == 1):  # All of a value is that row's.
-                results = [
-                    result
-                    if kind is Kind.CONSTANT or result.shape[:1] == (1,)
-                    else result[np.newaxis]
-                    for kind, result in zip(kinds, results, strict=True)
-                ]
-            values = values or [
-                first
-                if kind is Kind.CONSTANT
-                else {}
-                if several
-                else np.empty((num_rows, *first.shape[1:]), first.dtype)
-                for kind, first in zip(kinds, results, strict=True)
-            ]
-            for (info, kind), value, result in zip(fetches, values, results, strict=True):
-                if kind is not Kind.CONSTANT:
-                    expected = (size if fixed else rows, *(result if several else value).shape[1:])
-                    _check_shape(info.name, result, expected, batching, num_rows)
-                    if several:
-                        value.update(zip(numbers, np.split(result[:rows], rows), strict=True))
-                    else:
-                        value[numbers] = result[:rows]
+            is_alone = (fixed and size == 1) or (several and rows == 1)
+            for number, (info, kind) in enumerate(zip(graph.fetches, kinds, strict=True)):
+                result, value = results[number], values[number]
+                if kind is Kind.CONSTANT:
+                    values[number] = result if value is None else value
+                    continue
+                is_whole = is_alone and result.shape[:1] != (1,)  # All of it is that row's.
+                result = result[np.newaxis] if is_whole else result
+                if value is None:
+                    shape = (num_rows, *result.shape[1:])
+                    value = values[number] = {} if several else np.empty(shape, result.dtype)
+                expected = (size if fixed else rows, *(result if several else value).shape[1:])
+                _check_shape(info.name, result, expected, batching, num_rows)
+                if several:
+                    value.update(zip(numbers, np.split(result[:rows], rows), strict=True))
+                else:
+                    value[numbers] = result[:rows]
             progress.update(rows)
     return [_in_order(value) if isinstance(value, dict) else value for value in values]
 
@@ -401,14 +390,13 @@ def _batches(
 ) -> Iterator[list[Array]]:
     """What each run is fed, the rows of these numbers, read while the one before it runs."""
 
-    def batch(step: int) -> list[Array]:
-        read = [feed.take(runs[step]) if isinstance(feed, Rows) else feed for feed in feeds]
-        if not batching.fixed:
-            return read
-        pairs = zip(feeds, read, strict=True)
-        return [filled(v, batching.size) if isinstance(f, Rows) else v for f, v in pairs]
+    def fed(feed: Rows | Array, numbers: Indices) -> Array:
+        if not isinstance(feed, Rows):
+            return feed
+        rows = feed.take(numbers)
+        return filled(rows, batching.size) if batching.fixed else rows
 
-    return read_ahead(batch, 0, len(runs))
+    return read_ahead(lambda step: [fed(feed, runs[step]) for feed in feeds], 0, len(runs))
 
 
 def _check_shape(

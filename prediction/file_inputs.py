@@ -8,15 +8,16 @@ import dataclasses
 import math
 import os
 import re
-import struct
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
+import google_crc32c
 import numpy as np
 import numpy.typing as npt
 from absl import logging
 
 from checkpoints.bundle import STRING
+from checkpoints.index_table import masked
 from data import DEFAULT_MEMORY_MB, SKIP, STOP, files, images
 from data.arrays import NpyRows, example_keys, open_npy, read_csv, read_idx, read_npy, read_npz
 from data.files import HeldStore, Indices, Store, read_bytes
@@ -82,8 +83,11 @@ def array_rows(
     return Rows(len(values), read, info, source, scale)
 
 
+MAX_BYTES = 4 * 2**30  # of one file, unpacked
+
+
 class Target(NamedTuple):
-    """The tensor that an input is opened for, and what the graph says of it."""
+    """The tensor that an input is opened for, what the graph says of it, and how it is read."""
 
     info: TensorInfo
     scale: float | None  # What uint8 values are multiplied by.
@@ -93,6 +97,7 @@ class Target(NamedTuple):
     ignore_exif: bool = False  # Whether image files stay as they are stored.
     resize: bool = False  # Whether images in an array are made to fit, as files are.
     on_bad: str = STOP  # Or SKIP, to leave out files that are no images.
+    max_bytes: int = MAX_BYTES  # What one file may unpack to.
 
     @property
     def flat_image(self) -> tuple[int, int, int] | None:
@@ -111,18 +116,23 @@ class Target(NamedTuple):
         return (shape[0], shape[1], shape[2]) if images.is_square(shape) else None
 
 
-class Input(NamedTuple):
-    """Rows, the name of each (its file, or its number from 0), and its true class where known."""
+class RowInputs(NamedTuple):
+    """Rows of one input, or of several, which go together by their numbers."""
 
-    rows: Rows
-    names: Sequence[str]
-    labels: Labels | None = None
-    bad: Collection[int] = ()  # The numbers of rows that cannot be read.
+    rows: Mapping[str, Rows] = {}  # By the full names of the tensors, each of as many.
+    names: Sequence[str] = ()  # Of the rows: the first input's files, or numbers from 0.
+    labels: Labels | None = None  # Their true classes, int64 [N].
+    bad: Collection[int] = ()  # The numbers of those that cannot be read, or are left out.
+
+    def left_of(self, rows: Rows) -> Rows:
+        """Of rows that go along with those given, the ones that are not left out."""
+        good = [number for number in range(len(rows)) if number not in self.bad]
+        return rows.part(np.array(good)) if self.bad else rows
 
 
-def numbered(rows: Rows) -> Input:
-    """Rows that are named by their numbers, without labels."""
-    return Input(rows, [str(row) for row in range(len(rows))])
+def numbered(rows: Rows, labels: Labels | None = None) -> RowInputs:
+    """Rows that are named by their numbers."""
+    return RowInputs({rows.info.name: rows}, [str(row) for row in range(len(rows))], labels)
 
 
 # Arrays, of .npy, .npz and IDX files, or of any origin.
@@ -131,18 +141,18 @@ STREAM_BYTES = 2**28  # Arrays of .npy files from this size on are read a batch 
 _IDX_NAME = re.compile(r"[.-]idx\d?(-ubyte)?(\.gz)?$", re.IGNORECASE)  # train-images-idx3-ubyte.gz
 
 
-def open_npy_input(path: str, target: Target, max_bytes: int) -> Input:
+def open_npy_input(path: str, target: Target) -> RowInputs:
     """The rows of an .npy file; see `open_array`."""
-    values = open_npy(path, max_bytes, STREAM_BYTES) or read_npy(path, max_bytes)
+    values = open_npy(path, target.max_bytes, STREAM_BYTES) or read_npy(path, target.max_bytes)
     return open_array(values, path, target)
 
 
-def open_npz_input(path: str, target: Target, max_bytes: int) -> Input:
+def open_npz_input(path: str, target: Target) -> RowInputs:
     """The rows X of an .npz file, and for a classifier the labels Y; see `open_array`.
 
     As in training, they may have other names, and images are resized; those to test on are taken.
     """
-    arrays: dict[str, Array] = read_npz(path, max_bytes)
+    arrays: dict[str, Array] = read_npz(path, target.max_bytes)
     *_, x, y = example_keys(arrays)
     if x not in arrays:
         raise PredictionError(
@@ -155,22 +165,22 @@ def open_npz_input(path: str, target: Target, max_bytes: int) -> Input:
     return _labelled(opened, arrays[y], f"{path}: {y}", target) if y in arrays else opened
 
 
-def open_idx_input(path: str, target: Target, max_bytes: int) -> Input:
+def open_idx_input(path: str, target: Target) -> RowInputs:
     """The rows of an IDX file, gzipped or not; see `open_array`.
 
     For a classifier, the labels are those of the file that MNIST has beside its images.
     """
-    opened = open_array(read_idx(path, max_bytes), path, target)
+    opened = open_array(read_idx(path, target.max_bytes), path, target)
     beside = None if target.classifier is None else labels_beside(path)
     if beside is None:
         return opened
     source = f"{beside} (move it away if its labels are not of these)"
-    return _labelled(opened, read_idx(beside, max_bytes), source, target)
+    return _labelled(opened, read_idx(beside, target.max_bytes), source, target)
 
 
-def _labelled(opened: Input, values: Array, source: str, target: Target) -> Input:
+def _labelled(opened: RowInputs, values: Array, source: str, target: Target) -> RowInputs:
     """The rows with their labels, where these are of a classifier."""
-    num_rows = len(opened.rows)
+    num_rows = len(opened.names)
     if values.shape[:1] != (num_rows,):
         found = f"{values.shape[0]}" if values.shape else "a single value"
         raise PredictionError(f"{source}: expected {num_rows} labels, one a row, found {found}")
@@ -184,7 +194,7 @@ def _labelled(opened: Input, values: Array, source: str, target: Target) -> Inpu
     return opened._replace(labels=labels)
 
 
-def open_array(values: Array | NpyRows, source: str, target: Target) -> Input:
+def open_array(values: Array | NpyRows, source: str, target: Target) -> RowInputs:
     """Rows of an array, whose shape is checked here and whose dtype goes over batch by batch.
 
     There may be any number of them, also where the tensor's first dimension is fixed. Those for a
@@ -224,7 +234,7 @@ def open_array(values: Array | NpyRows, source: str, target: Target) -> Input:
 # Image files, and folders of them.
 
 
-def open_folder_input(folder: str, target: Target) -> Input:
+def open_folder_input(folder: str, target: Target) -> RowInputs:
     """The images of a folder, or of its subfolders, one a class, in the order of their names.
 
     The labels of class folders are known where the graph has names for its classes.
@@ -255,7 +265,7 @@ def open_folder_input(folder: str, target: Target) -> Input:
 
 def open_images(
     paths: Sequence[str], names: Sequence[str], labels: Labels | None, target: Target
-) -> Input:
+) -> RowInputs:
     """Image files, decoded to the size that the tensor takes, or their own; bytes for strings.
 
     As in training, an image is turned as its EXIF orientation says, unless that is to be ignored,
@@ -267,7 +277,8 @@ def open_images(
         return as_objects([read_bytes(paths[n], MAX_FILE_BYTES) for n in numbers])
 
     if takes_strings(info):
-        return Input(Rows(len(paths), as_they_are, info, paths[0]), names, labels)
+        rows = Rows(len(paths), as_they_are, info, paths[0])
+        return RowInputs({info.name: rows}, names, labels)
     shape = target.image
     if shape is None:
         raise PredictionError(
@@ -289,9 +300,9 @@ def open_images(
         except BadRowsError as error:
             bad[row] = error.errors[0]
     _tell_bad([str(bad[row]) for row in sorted(bad)], len(paths), target.on_bad)
-    rows = Rows(len(paths), store.take, info, paths[0], target.scale)
     flat = target.flat_image is not None
-    return Input(dataclasses.replace(rows, flat=flat, sizes=sizes), names, labels, bad)
+    rows = Rows(len(paths), store.take, info, paths[0], target.scale, flat=flat, sizes=sizes)
+    return RowInputs({info.name: rows}, names, labels, bad)
 
 
 def _tell_bad(errors: Sequence[str], num_files: int, on_bad: str) -> None:
@@ -310,10 +321,10 @@ def _tell_bad(errors: Sequence[str], num_files: int, on_bad: str) -> None:
 _NUMBER_GROWTH, _TEXT_GROWTH = 8, 32
 
 
-def open_csv_input(path: str, target: Target, max_bytes: int) -> Input:
+def open_csv_input(path: str, target: Target) -> RowInputs:
     """The rows of a CSV file of numbers, in the shape of the tensor's rows."""
     info = target.info
-    values = read_csv(path, max_bytes // _NUMBER_GROWTH)
+    values = read_csv(path, target.max_bytes // _NUMBER_GROWTH)
     # Floats are all that is read; integers and bools are such where they can be.
     if info.dtype.is_integer and np.array_equal(values, np.floor(values)):
         values = values.astype(np.int64)
@@ -335,7 +346,7 @@ def takes_strings(info: TensorInfo) -> bool:
     return bool(info.dtype.name == STRING and (info.shape is None or len(info.shape) == 1))
 
 
-def open_strings_input(path: str, target: Target, max_bytes: int) -> Input:
+def open_strings_input(path: str, target: Target) -> RowInputs:
     """The lines of a .txt file without their ends, or the records of a .tfrecord file.
 
     Text may be in any encoding that has line ends as in ASCII, for it is not decoded.
@@ -347,9 +358,9 @@ def open_strings_input(path: str, target: Target, max_bytes: int) -> Input:
             "is for a tensor of strings, of shape [?]; numbers go into a .csv, .npy or .npz"
         )
     if path.lower().endswith(".txt"):
-        texts = read_bytes(path, max_bytes // _TEXT_GROWTH).splitlines()
+        texts = read_bytes(path, target.max_bytes // _TEXT_GROWTH).splitlines()
     else:
-        texts = read_records(path, max_bytes)
+        texts = read_records(path, target.max_bytes)
     return open_array(as_objects(texts), path, target)
 
 
@@ -364,40 +375,36 @@ def read_records(path: str, max_bytes: int) -> list[bytes]:
     """The records of a .tfrecord file of at most `max_bytes`.
 
     A record is its length (8 bytes, little-endian), a checksum of that (4), the data and a checksum
-    of the data (4); see https://www.tensorflow.org/tutorials/load_data/tfrecord. TensorFlow's own
-    reader takes memory for any length, and crashes on one that is made up: all are read before.
-    Raises DataError where the file cannot be read, is longer, or is no whole .tfrecord file.
+    of the data (4); see https://www.tensorflow.org/tutorials/load_data/tfrecord. Raises DataError
+    where the file cannot be read, is longer, or is no whole .tfrecord file.
     """
-    length, position, count = files.size(path), 0, 0
+    length, position, records = files.size(path), 0, list[bytes]()
     if length > max_bytes:
         raise DataError(f"{path}: holds {length:,} bytes; at most {max_bytes:,} are read")
     with files.open_binary(path) as stream:
         while position < length:
-            stream.seek(position)
-            (size,) = struct.unpack("<Q", stream.read(8).ljust(8, b"\0"))
+            head = stream.read(8)
+            size = int.from_bytes(head.ljust(8, b"\0"), "little")
             position += 8 + 4 + size + 4
-            if position > length:
+            if position > length:  # Before memory is taken for a length that is made up.
                 raise DataError(
-                    f"{path}: record {count} claims {size:,} bytes, past the end of the file: it "
-                    "is no .tfrecord file, or is cut short or compressed"
+                    f"{path}: record {len(records)} claims {size:,} bytes, past the end of the "
+                    "file: it is no .tfrecord file, or is cut short or compressed"
                 )
-            count += 1
-    try:
-        import tensorflow as tf
-    except ImportError as error:
-        raise DataError(f"{path}: only TensorFlow reads such files, and it is not here") from error
-    try:
-        return [*tf.data.TFRecordDataset(path).as_numpy_iterator()]
-    except tf.errors.DataLossError as error:
-        raise DataError(f"{path}: is damaged: the checksum of a record does not fit") from error
-    except tf.errors.OpError as error:
-        raise DataError(f"{path}: {' '.join(error.message.split())}") from error
+            sum_of_head, data, sum_of_data = stream.read(4), stream.read(size), stream.read(4)
+            if (sum_of_head, sum_of_data) != (_checksum(head), _checksum(data)):
+                raise DataError(f"{path}: is damaged: the checksum of a record does not fit")
+            records.append(data)
+    return records
+
+
+def _checksum(content: bytes) -> bytes:
+    return masked(google_crc32c.value(content)).to_bytes(4, "little")
 
 
 # A file or folder of any of these kinds.
 
-MAX_BYTES = 4 * 2**30  # of one file, unpacked
-_READERS: Mapping[str, Callable[[str, Target, int], Input]] = {
+_READERS: Mapping[str, Callable[[str, Target], RowInputs]] = {
     ".npz": open_npz_input,
     ".npy": open_npy_input,
     ".csv": open_csv_input,
@@ -407,10 +414,10 @@ _READERS: Mapping[str, Callable[[str, Target, int], Input]] = {
 }
 
 
-def open_files(paths: Sequence[str], target: Target, max_bytes: int = MAX_BYTES) -> Input:
+def open_files(paths: Sequence[str], target: Target) -> RowInputs:
     """Opens what is given for one tensor: of several, each is a row, as of `open_images`."""
     if len(paths) == 1:
-        return open_input(paths[0], target, max_bytes)
+        return open_input(paths[0], target)
     for path in paths:
         files.size(path)
         suffix = os.path.splitext(path)[1].lower()
@@ -420,19 +427,18 @@ def open_files(paths: Sequence[str], target: Target, max_bytes: int = MAX_BYTES)
     return open_images(paths, paths, None, target)
 
 
-def open_input(path: str, target: Target, max_bytes: int = MAX_BYTES) -> Input:
+def open_input(path: str, target: Target) -> RowInputs:
     """Opens an image, a folder of images or of class folders, or a file of rows.
 
-    For a tensor of strings, any file that is of no other kind is a row. One file may unpack to
-    `max_bytes`.
+    For a tensor of strings, any file that is of no other kind is a row.
     """
     if files.is_folder(path):
         return open_folder_input(path, target)
     if _IDX_NAME.search(path):
-        return open_idx_input(path, target, max_bytes)
+        return open_idx_input(path, target)
     suffix = os.path.splitext(path)[1].lower()
     if suffix in _READERS:
-        return _READERS[suffix](path, target, max_bytes)
+        return _READERS[suffix](path, target)
     files.size(path)  # Before the shape: a missing file is the nearer cause.
     if suffix not in images.SUFFIXES and not takes_strings(target.info):
         what = f"a {suffix} file" if suffix else "a file without a suffix"

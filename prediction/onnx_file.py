@@ -4,12 +4,11 @@ What tools.export knows of the model is in the file's metadata, as JSON. Another
 it: its inputs and outputs go by their own names.
 """
 
-import functools
 import json
 import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from types import MappingProxyType
 from typing import Any
 
@@ -66,8 +65,7 @@ class OnnxFile:
         length = files.size(path)
         if length > config.max_meta_bytes:
             raise CheckpointError(f"{path}: holds {length:,} bytes; --max_meta_mb allows more")
-        self._limited = functools.partial(_limited, config)
-        with self._limited("reading the model"):
+        with _limited(config, "reading the model"):
             self._session = _session(path, config.threads or 0)
         self._inputs = {one.name: _info(one) for one in self._session.get_inputs()}
         made = (one for one in self._session.get_outputs() if _dtype(one.type))
@@ -171,10 +169,12 @@ class OnnxFile:
         """What could be fetched, as the end of an error line."""
         return f", such as --fetch={next(iter(self._outputs), '')}"
 
-    def load(self, fetches: Sequence[str], feeds: Sequence[str], _: PredictConfig) -> "OnnxGraph":
+    def load(
+        self, fetches: Sequence[str], feeds: Sequence[str], config: PredictConfig
+    ) -> AbstractContextManager["OnnxGraph"]:
         """What runs it."""
         infos = self.describe(feeds), self.describe(fetches)
-        return OnnxGraph(self._session, *infos, self._limited)
+        return nullcontext(OnnxGraph(self._session, *infos, config))
 
 
 class OnnxGraph(RunnableGraph):
@@ -187,15 +187,15 @@ class OnnxGraph(RunnableGraph):
         session: Any,
         feeds: tuple[TensorInfo, ...],
         fetches: tuple[TensorInfo, ...],
-        limited: Callable[[str], Any],
+        config: PredictConfig,
     ) -> None:
         self.feeds, self.fetches = feeds, fetches
-        self._session, self._limited = session, limited
+        self._session, self._config = session, config
 
     @contextmanager
     def _one_run(self) -> Iterator[None]:
         try:
-            with self._limited("one run"):
+            with _limited(self._config, "one run"):
                 yield
         except Exception as error:  # Its errors have no class in common.
             raise CheckpointError(f"the model fails: {_why(error)}") from error
@@ -205,11 +205,6 @@ class OnnxGraph(RunnableGraph):
         fed = dict(zip(names, map(as_texts, values), strict=True))
         results = self._session.run([info.name for info in self.fetches], fed)
         return [as_bytes(np.asarray(result)) for result in results]
-
-    def __enter__(self) -> "OnnxGraph":
-        return self
-
-    def __exit__(self, *error: object) -> None: ...
 
 
 def as_texts(value: Array) -> Array:
@@ -228,12 +223,11 @@ def as_bytes(result: Array) -> Array:
 
 def _check_flags(path: str, config: PredictConfig) -> None:
     """PredictionError where a flag is given that only a graph of TensorFlow has a use for."""
-    has_own = config.signature in (None, _SERVING)
     given = {
         "ckpt": ",".join(config.checkpoint),
         "tags": config.tags,
-        "signature": None if has_own else config.signature,
-        "weights": None if config.weights == OWN else config.weights,
+        "signature": config.signature != _SERVING and config.signature,
+        "weights": config.weights != OWN and config.weights,
         "asset": ",".join(config.asset),
         "shape": ",".join(config.shapes),
         "use_moving_averages": config.use_moving_averages,

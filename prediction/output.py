@@ -141,21 +141,16 @@ def as_json(report: Report) -> str:
     }
     result = report.classification
     if result is not None and report.rows:
-        document["predictions"] = _row_records(result, report.top_k)
+        document["predictions"] = records = []
+        for name, likeliest, label in result.likeliest(report.top_k):
+            top = [{"class": found, "probability": value} for found, value in likeliest]
+            record = {"name": name, **top[0], **({"top": top} if report.top_k > 1 else {})}
+            records.append(record if label is None else record | {"label": label})
     if result is not None and result.labels is not None:
         document["accuracy"] = accuracy(result, result.labels).accuracy
         shares = _accuracy_per_class(result, result.labels)
         document["accuracy_per_class"] = {name: s.accuracy for name, s in shares.items()}
     return json.dumps(document, ensure_ascii=False, allow_nan=False)
-
-
-def _row_records(result: Classification, top_k: int) -> list[dict[str, Any]]:
-    records = []
-    for name, likeliest, label in result.likeliest(top_k):
-        top = [{"class": found, "probability": value} for found, value in likeliest]
-        record = {"name": name, **top[0], **({"top": top} if top_k > 1 else {})}
-        records.append(record if label is None else record | {"label": label})
-    return records
 
 
 # What a file of a model holds, for --list.
@@ -275,8 +270,11 @@ def write_outputs(path: str, outputs: Outputs, row_names: Sequence[str]) -> None
     suffix = os.path.splitext(path)[1].lower()
     if suffix == ".csv":
         content = _csv(outputs, row_names)
+    elif suffix == ".npz":
+        content = _npz(outputs)
     else:
-        content = _npz(outputs) if suffix == ".npz" else _json(outputs)
+        values = {name: json_value(value) for name, value in outputs.items()}
+        content = (json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n").encode()
     write_whole(path, content)
 
 
@@ -302,11 +300,6 @@ def _npz(outputs: Outputs) -> bytes:
             arrays[name] = value.astype("S")
     np.savez(content, allow_pickle=False, **arrays)
     return content.getvalue()
-
-
-def _json(outputs: Outputs) -> bytes:
-    values = {name: json_value(value) for name, value in outputs.items()}
-    return (json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def _csv(outputs: Outputs, row_names: Sequence[str]) -> bytes:

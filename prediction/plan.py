@@ -18,7 +18,7 @@ from data.arrays import read_npy, read_npz
 from data.images import fit_images
 from errors import CheckpointError, PredictionError, first_few
 from metagraph.description import Array, Model, TensorInfo, fit
-from prediction.file_inputs import Labels, Rows, Target, array_rows, numbered, open_files
+from prediction.file_inputs import RowInputs, Rows, Target, array_rows, numbered, open_files
 from prediction.onnx_file import OnnxFile
 from prediction.request import MEGABYTE, PredictConfig
 
@@ -58,9 +58,7 @@ def choose_fetches(meta: ModelFile, model: Model, asked: Sequence[str]) -> tuple
 
 def report_tensors(model: Model) -> tuple[str, ...]:
     """What a classifier's report takes; nothing where the graph is something else."""
-    if model.classifier is None:
-        return ()
-    return (model.classifier.probabilities, model.classifier.classes)
+    return model.classifier[:2] if model.classifier else ()
 
 
 def choose_row_input(
@@ -199,20 +197,6 @@ def _expected(info: TensorInfo) -> str:
 # The files of --input.
 
 
-class RowInputs(NamedTuple):
-    """Rows of several inputs, which go together by their numbers."""
-
-    rows: Mapping[str, Rows] = {}  # By the full names of the tensors, each of as many.
-    names: Sequence[str] = ()  # Of the first input's rows.
-    labels: Labels | None = None  # Their true classes, int64 [N].
-    bad: Collection[int] = ()  # The numbers of those that were given and are left out.
-
-    def left_of(self, rows: Rows) -> Rows:
-        """Of rows that go along with those given, the ones that are not left out."""
-        good = [number for number in range(len(rows)) if number not in self.bad]
-        return rows.part(np.array(good)) if self.bad else rows
-
-
 def files_by_tensor(
     meta: ModelFile,
     model: Model,
@@ -258,22 +242,15 @@ def open_inputs(
     config: PredictConfig,
 ) -> RowInputs:
     """Opens the files for their tensors, which are `infos`."""
-    targets = [
-        _target(info, model)._replace(
-            ignore_exif=config.ignore_exif, resize=config.resize, on_bad=config.on_bad_image
-        )
-        for info in infos
-    ]
-    max_bytes = config.max_input_mb * MEGABYTE
-    opened = {t.info.name: open_files(paths[t.info.name], t, max_bytes) for t in targets}
+    opened = {i.name: open_files(paths[i.name], _target(i, model, config)) for i in infos}
     told = {name: first_few(found, 1) for name, found in paths.items()}
     first, *_ = opened
-    num_rows = len(opened[first].rows)
+    num_rows = len(opened[first].names)
     for name, found in opened.items():
-        if len(found.rows) != num_rows:
+        if len(found.names) != num_rows:
             raise PredictionError(
                 f"inputs that go together have as many rows: {told[first]} (for {first}) has "
-                f"{num_rows}, {told[name]} (for {name}) has {len(found.rows)}"
+                f"{num_rows}, {told[name]} (for {name}) has {len(found.names)}"
             )
     labels = [found.labels for found in opened.values() if found.labels is not None]
     if any(not np.array_equal(labels[0], others) for others in labels[1:]):
@@ -286,7 +263,7 @@ def open_inputs(
         )
     names = [opened[first].names[number] for number in good]
     inputs = RowInputs({}, names, labels[0][good] if labels else None, bad)
-    return inputs._replace(rows={n: inputs.left_of(found.rows) for n, found in opened.items()})
+    return inputs._replace(rows={n: inputs.left_of(found.rows[n]) for n, found in opened.items()})
 
 
 def open_demo(info: TensorInfo, model: Model, shown: int | None) -> RowInputs:
@@ -308,15 +285,23 @@ def open_demo(info: TensorInfo, model: Model, shown: int | None) -> RowInputs:
     else:
         return RowInputs()
     logging.info("without --input: %d %s", len(images), what)
-    rows = array_rows(images, info, f"the {model.trained_on}", _target(info, model).scale)
-    return RowInputs({info.name: rows}, numbered(rows).names, labels)
+    rows = array_rows(images, info, f"the {model.trained_on}", model.input_scale)
+    return numbered(rows, labels)
 
 
-def _target(info: TensorInfo, model: Model) -> Target:
-    target = Target(info, None, model.class_names, model.classifier)
-    if info.name not in model.inputs.values():
-        return target
-    return target._replace(scale=model.input_scale, image_shape=model.image_shape)
+def _target(info: TensorInfo, model: Model, config: PredictConfig) -> Target:
+    is_signed = info.name in model.inputs.values()  # Only of that does the graph say these.
+    return Target(
+        info,
+        model.input_scale if is_signed else None,
+        model.class_names,
+        model.classifier,
+        model.image_shape if is_signed else None,
+        config.ignore_exif,
+        config.resize,
+        config.on_bad_image,
+        config.max_input_mb * MEGABYTE,
+    )
 
 
 def value_for(info: TensorInfo, feeds: Mapping[str, Feed], inputs: RowInputs) -> Rows | Array:

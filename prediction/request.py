@@ -28,12 +28,14 @@ def assets_by_name(texts: Sequence[str]) -> dict[str, str]:
     return assets
 
 
+def _each_is(pattern: str, message: str) -> Check:
+    """Each of a flag's texts is as a pattern says."""
+    return Check(lambda texts: all(re.fullmatch(pattern, text) for text in texts), message)
+
+
 def assets(help_text: str, **options: Any) -> Any:
     """The field of files that lookup tables are filled from, `name=path` each."""
-    check = Check(
-        lambda texts: all(n and path for n, _, path in (text.partition("=") for text in texts)),
-        "must be name=path",
-    )
+    check = _each_is("(?s)[^=]+=.+", "must be name=path")
     return flag(help_text, (), many=REPEATED, path=True, check=check, **options)
 
 
@@ -86,7 +88,7 @@ def trust_graph() -> Any:
     )
 
 
-_SHAPE = re.compile(r".+=(?:(?:[0-9]{1,9}|\?)(?:,(?:[0-9]{1,9}|\?))*)?")
+_SIZE = r"(?:[0-9]{1,9}|\?)"
 
 
 def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[int | None, ...]]:
@@ -111,9 +113,7 @@ class Reading:
         (),
         name="shape",
         many=REPEATED,
-        check=Check(
-            lambda texts: all(map(_SHAPE.fullmatch, texts)), "must be name=sizes, such as x=?,3"
-        ),
+        check=_each_is(f".+=({_SIZE}(,{_SIZE})*)?", "must be name=sizes, such as x=?,3"),
         convert=parse_shapes,
     )
     use_moving_averages: bool = flag(
@@ -125,10 +125,8 @@ class Reading:
 
 def feeds(help_text: str, **options: Any) -> Any:
     """The field of values of tensors."""
-    check = Check(
-        lambda texts: all(text.endswith(".npz") or text.find("=") > 0 for text in texts),
-        "must be name=file.npy, name=literal or file.npz",
-    )
+    form = r"(?s).*\.npz|[^=]+=.*"
+    check = _each_is(form, "must be name=file.npy, name=literal or file.npz")
     return flag(help_text, (), many=REPEATED, path=True, check=check, **options)
 
 
@@ -213,10 +211,7 @@ class PredictConfig(ModelConfig):
         (),
         many=REPEATED,
         path=True,
-        check=Check(
-            lambda texts: all(text and not text.endswith("=") for text in texts),
-            "must be a path, or name=path",
-        ),
+        check=_each_is("(?s).*[^=]", "must be a path, or name=path"),
         group="input",
     )
     feed: Sequence[str] = feeds(

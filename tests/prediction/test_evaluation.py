@@ -291,10 +291,10 @@ def test_the_graph_decides_and_then_the_user(
     feeds: Any, fetches: Any, asked: int | None, expected: Batching | str
 ) -> None:
     if isinstance(expected, Batching):
-        assert choose_batching(feeds, fetches, asked, 9) == expected
+        assert choose_batching(feeds, fetches, asked) == expected
     else:
         with refused(expected, PredictionError):
-            choose_batching(feeds, fetches, asked, 9)
+            choose_batching(feeds, fetches, asked)
 
 
 @pytest.mark.parametrize(
@@ -312,6 +312,6 @@ def test_rows_that_are_large_run_in_fewer_at_once(
     monkeypatch: pytest.MonkeyPatch, feeds: Any, limit: int, expected: int
 ) -> None:
     monkeypatch.setattr(evaluation, "DEFAULT_BATCH_BYTES", limit)
-    assert choose_batching(feeds, [ROWS], None, 9) == Batching(expected, fixed=False)
-    assert choose_batching(feeds, [ROWS], 100, 9).size == 100
-    assert choose_batching(feeds, [MEAN], None, 9).size == 9
+    assert choose_batching(feeds, [ROWS], None) == Batching(expected, fixed=False)
+    assert choose_batching(feeds, [ROWS], 100).size == 100
+    assert choose_batching(feeds, [MEAN], None).size == 9

@@ -17,7 +17,7 @@ from errors import DataError, PredictionError
 from metagraph.description import Classifier, TensorInfo
 from prediction import file_inputs
 from prediction.file_inputs import (
-    Input,
+    RowInputs,
     Target,
     array_rows,
     open_files,
@@ -40,8 +40,8 @@ COLUMNS = Target(info(tf.float32, 3, None), None, (), None)
 NUMBERS = Target(info(tf.float32, None), None, (), None)
 
 
-def _all(opened: Input) -> Any:
-    return opened.rows.take(np.arange(len(opened.rows)))
+def _all(opened: RowInputs) -> Any:
+    return opened.rows["t:0"].take(np.arange(len(opened.names)))
 
 
 def _read(path: str, target: Target) -> Any:
@@ -97,7 +97,7 @@ def test_arrays_of_images_are_resized_where_that_is_asked_for(
         for name in ("a.npy", "a-idx3-ubyte"):
             with refused(r"found uint8 \[5, .*; --resize makes images fit", PredictionError):
                 open_input(f"{tmp_path}/{name}", target)
-            found = open_input(f"{tmp_path}/{name}", target._replace(resize=True)).rows
+            found = open_input(f"{tmp_path}/{name}", target._replace(resize=True)).rows["t:0"]
             np.testing.assert_array_equal(found.take(np.array([1, 3, 4])), expected[[1, 3, 4]])
         np.testing.assert_array_equal(
             _read(write_npz(tmp_path / "a.npz", X=values), target), expected
@@ -339,7 +339,7 @@ def test_strings(tmp_path: Path, target: Target, content: bytes, lines: list[byt
 def test_a_text_grows_when_it_is_read(tmp_path: Path, name: str, target: Target, most: int) -> None:
     (tmp_path / name).write_bytes(b"1\n" * 100)
     with refused(f"holds 200 bytes; at most {most} are read", DataError):
-        open_input(f"{tmp_path}/{name}", target, max_bytes=1000)
+        open_input(f"{tmp_path}/{name}", target._replace(max_bytes=1000))
 
 
 def test_large_arrays_are_read_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -349,7 +349,7 @@ def test_large_arrays_are_read_in_batches(tmp_path: Path, monkeypatch: pytest.Mo
     values = np.arange(9 * SIZE * SIZE * 3, dtype=np.float32).reshape(9, SIZE, SIZE, 3)
     values[7, 0, 0, 0] = np.nan
     np.save(tmp_path / "a.npy", values)
-    rows = open_input(f"{tmp_path}/a.npy", IMAGES).rows
+    rows = open_input(f"{tmp_path}/a.npy", IMAGES).rows["t:0"]
     np.testing.assert_array_equal(rows.take(np.arange(2, 7)), values[2:7])
     with refused(r"row 7 \(the first such\) holds NaN", PredictionError):
         rows.take(np.arange(5, 9))

@@ -16,9 +16,8 @@ from matplotlib.figure import Figure
 from errors import ToolError
 from metagraph.description import Model, Signature, TensorInfo
 from prediction.evaluation import Classified
-from prediction.file_inputs import array_rows
+from prediction.file_inputs import RowInputs, array_rows
 from prediction.output import Classification
-from prediction.plan import RowInputs
 from prediction.request import PredictConfig
 from tests.prediction import stock
 from tools.plot_models import (
