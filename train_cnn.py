@@ -15,8 +15,6 @@ if __name__ == "__main__":  # First, as what follows takes its time.
 
     end_at_signals()
 
-import os
-from collections.abc import Callable, Generator, Iterator
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -40,7 +38,6 @@ from training.config import (
 from training.place import take_place
 
 if TYPE_CHECKING:
-    from data.files import Array
     from data.image_data import ImageData
     from models.blocks import ModelGraph, Schedule
     from training.loop import Outcome
@@ -52,7 +49,6 @@ _BATCH_SIZE, _RAMP_IMAGES = 64, 10
 _SMALL_BATCH = 32  # images; below it one thread trains faster than two (python -m benchmarks.speed)
 _LEARNING_RATES = {CONSTANT: 1e-3, COSINE: 4e-3}  # docs/measurements.md says why
 _COSINE_WARMUP_STEPS = 500  # by default, in a run of twice as many or more
-_TEST_BATCH_SIZE = 250  # images at once: their activations take 40 MB
 
 
 @dataclass(frozen=True)
@@ -119,15 +115,22 @@ def make_task(config: CnnConfig) -> "Task":
       DataError: the images cannot be used.
       TrainingError: the warm-up is longer than the run.
     """
+    from data.batches import ShuffledBatches, TrainingBatches, evaluation_batches
     from models import cnn
     from models.blocks import Recipe
-    from training.task import Task, predict_with
+    from training.task import Task, open_images, predict_with
 
-    images = _open_images(config)
+    images = open_images(config, config.run, (config.image_size, config.image_size, 3))
     num_images = len(images.train)
     if config.batch_size is None:
         config = replace(config, batch_size=min(config.batch, num_images))
-    batches = _batches(config, images)
+    examples = TrainingBatches(
+        images.train,
+        ShuffledBatches(num_images, config.batch, config.run.seed),
+        config.on_bad_image,
+        own=config.run.rows(config.batch),
+        augmented=config.augment,
+    )
     last = last_step(config.train_steps, config.epochs, DEFAULT_STEPS, num_images, config.batch)
     schedule = _schedule(config, last)
     model = cnn.build(
@@ -141,10 +144,10 @@ def make_task(config: CnnConfig) -> "Task":
     return Task(
         model=model,
         meta_graph=_meta_graph(config, model, images),
-        batches=batches,
+        batches=examples.of_steps,
         batch_size=config.batch,
         examples="images",
-        test_batches=_test_batches(config, images),
+        test_batches=evaluation_batches(images.test, config.on_bad_image),
         last_step=last,
         log_every_steps=log_interval(config.run.log_every_steps, num_images, config.batch),
         identity={
@@ -162,60 +165,6 @@ def make_task(config: CnnConfig) -> "Task":
         write_data=images.write,
         predict_with=predict_with(config.data),
     )
-
-
-def _open_images(config: CnnConfig) -> "ImageData":
-    from data.image_data import ReadOptions, open_image_data
-    from data.named import RAMP_FILE
-
-    return open_image_data(
-        config.data,
-        ramp_path=os.path.join(config.run.ckpt_dir, RAMP_FILE),
-        validation_fraction=config.validation_fraction,
-        seed=config.run.seed,
-        options=ReadOptions(
-            config.classes,
-            config.data_memory_mb,
-            config.on_bad_image,
-            image_shape=(config.image_size, config.image_size, 3),
-            ignore_exif=config.ignore_exif,
-        ),
-    )
-
-
-def _batches(
-    config: CnnConfig, images: "ImageData"
-) -> "Callable[..., Generator[tuple[Array, ...], None, None]]":
-    """Gives the images and labels of steps, of some rows, augmented where the config says so."""
-    from data.batches import ShuffledBatches, TrainingBatches, augment, read_ahead
-
-    seed, own = config.run.seed, config.run.rows(config.batch)
-    order = ShuffledBatches(len(images.train), config.batch, seed)
-    examples = TrainingBatches(images.train, order, config.on_bad_image)
-
-    def batches(
-        start: int, stop: int, rows: slice = own
-    ) -> "Generator[tuple[Array, ...], None, None]":
-        def batch(step: int) -> "tuple[Array, ...]":
-            pixels, labels = examples.batch(step, rows)
-            if config.augment:
-                pixels = augment(pixels, seed, step, rows.start or 0)
-            return pixels, labels
-
-        return read_ahead(batch, start, stop, images.train.workers)
-
-    return batches
-
-
-def _test_batches(
-    config: CnnConfig, images: "ImageData"
-) -> "Callable[[], Iterator[tuple[Array, ...]]] | None":
-    from data.batches import BadSoFar, row_batches
-
-    test, bad = images.test, BadSoFar(config.on_bad_image)
-    if test is None:
-        return None
-    return lambda: row_batches(test, _TEST_BATCH_SIZE, bad, test.workers)
 
 
 def _meta_graph(config: CnnConfig, model: "ModelGraph", images: "ImageData") -> bytes:

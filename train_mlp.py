@@ -71,7 +71,7 @@ def make_task(config: MlpConfig) -> "Task":
     Raises:
       DataError: the digits cannot be used.
     """
-    from data.batches import ShuffledBatches, read_ahead, row_batches
+    from data.batches import ShuffledBatches, TrainingBatches, row_batches
     from data.named import find_file, open_mnist
     from models import mlp
     from models.blocks import Recipe
@@ -80,16 +80,14 @@ def make_task(config: MlpConfig) -> "Task":
     digits = open_mnist(config.data_dir)
     num_digits, batch_size = len(digits.train), config.batch_size
     order = ShuffledBatches(num_digits, batch_size, config.run.seed)
-    own = config.run.rows(batch_size)
+    examples = TrainingBatches(digits.train, order, own=config.run.rows(batch_size))
     recipe = Recipe.of(config.added(), digits.train.labels, mlp.NUM_CLASSES)
     model = mlp.build(learning_rate=config.learning_rate, seed=config.run.seed, recipe=recipe)
     epochs = config.epochs or DEFAULT_EPOCHS
     return Task(
         model=model,
         meta_graph=_meta_graph(model),
-        batches=lambda start, stop, rows=own: read_ahead(
-            lambda step: digits.train.rows(order.indices(step)[rows]), start, stop
-        ),
+        batches=examples.of_steps,
         batch_size=batch_size,
         examples="digits",
         test_batches=lambda: row_batches(digits.test, _TEST_BATCH_SIZE),

@@ -220,14 +220,32 @@ class TrainingBatches:
     All others stay where they are, and a batch is a pure function of (seed, step) and the data.
     """
 
-    def __init__(self, source: Source, order: ShuffledBatches, on_bad: str = STOP) -> None:
-        self._source = source
-        self._order = order
-        self._bad = BadSoFar(on_bad)
+    def __init__(
+        self,
+        source: Source,
+        order: ShuffledBatches,
+        on_bad: str = STOP,
+        *,
+        own: slice = _ALL,
+        augmented: bool = False,
+    ) -> None:
+        """`own` are the rows of a batch that this worker takes; `augment` may change its images."""
+        self._source, self._order, self._own = source, order, own
+        self._bad, self._is_augmented = BadSoFar(on_bad), augmented
+
+    def of_steps(
+        self, start: int, stop: int, rows: slice | None = None
+    ) -> Generator[tuple[Array, ...], None, None]:
+        """Yields the own rows, or those asked for, of the batches of steps [start, stop)."""
+        taken = self._own if rows is None else rows
+        return read_ahead(lambda k: self.batch(k, taken), start, stop, self._source.workers)
 
     def batch(self, step: int, rows: slice = _ALL) -> tuple[Array, ...]:
         """The batch of a step, or some rows of it; DataError for a bad one under STOP, or all."""
-        return self._bad.read(self._source, lambda: self._good_indices(step, rows))
+        values = self._bad.read(self._source, lambda: self._good_indices(step, rows))
+        if not self._is_augmented:
+            return values
+        return augment(values[0], self._order.seed, step, rows.start or 0), *values[1:]
 
     def _good_indices(self, step: int, rows: slice) -> Indices:
         indices = self._order.indices(step)[rows]
@@ -271,3 +289,28 @@ def row_batches(
             yield arrays
     if count and not found_any:
         raise DataError(f"none of the {len(source)} rows can be read")
+
+
+_TEST_BATCH_SIZE = 250  # Images at once: their activations in train_cnn.py's model take 40 MB.
+
+
+def evaluation_batches(
+    test: Source | None, on_bad: str, only_size: int | None = None
+) -> Callable[[], Iterator[tuple[Array, ...]]] | None:
+    """The batches of the test split, as often as they are asked for; None where there is none.
+
+    Of a model that takes only so many images at once, the rest of them is left out.
+    """
+    if test is None:
+        return None
+    bad = BadSoFar(on_bad)
+    if only_size is None:
+        return lambda: row_batches(test, _TEST_BATCH_SIZE, bad, test.workers)
+    count, rest = len(test), len(test) % only_size
+    if rest:
+        left_out = "%d of the %d test images are left out: the model takes %d at once"
+        logging.warning(left_out, rest, count, only_size)
+    if rest == count:
+        return None
+    found = functools.partial(row_batches, test, only_size, bad, test.workers)
+    return lambda: (batch for batch in found() if len(batch[0]) == only_size)

@@ -4,9 +4,8 @@ import dataclasses
 import functools
 import hashlib
 import math
-import os
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,11 +15,10 @@ from checkpoints.naming import OBJECT_SUFFIX
 from checkpoints.reader import OBJECT_GRAPH, CheckpointReader
 from checkpoints.writer import Description, export_meta_graph
 from data import BUILT_IN
-from data.batches import BadSoFar, ShuffledBatches, TrainingBatches, read_ahead, row_batches
-from data.files import UINT8_SCALE, Array, Source
-from data.image_data import ImageData, ReadOptions, open_image_data
+from data.batches import ShuffledBatches, TrainingBatches, evaluation_batches
+from data.files import UINT8_SCALE
+from data.image_data import ImageData
 from data.images import IMAGE_SHAPE
-from data.named import RAMP_FILE
 from errors import CheckpointError, TrainingError, first_few
 from finetuning import DEFAULT_BATCH_SIZE, DEFAULT_STEPS, FinetuneConfig, base
 from finetuning.base_plan import BasePlan, is_in, plan_base
@@ -29,30 +27,10 @@ from metagraph.meta import MetaGraphFile, node_of
 from metagraph.variables import VARIABLE_OPS, checkpoint_keys, read_values, slot_names
 from prediction.chosen_model import READING, with_model
 from training.config import last_step, log_interval
-from training.task import NONE, InitialValues, Task, predict_with
+from training.task import NONE, InitialValues, Task, open_images, predict_with
 
-_TEST_BATCH_SIZE = 250  # images at once
 IMPORT = "importing the model"  # What a time limit is for.
 _SHOWN = 5
-
-
-def _open_images(plan: BasePlan, config: FinetuneConfig, scale: float) -> ImageData:
-    """Opens the images that the config names; uint8 pixels are multiplied by `scale`."""
-    options = ReadOptions(
-        config.classes,
-        config.data_memory_mb,
-        config.on_bad_image,
-        _image_shape(plan),
-        np.float32(scale),
-        config.ignore_exif,
-    )
-    return open_image_data(
-        config.data,
-        ramp_path=os.path.join(config.run.ckpt_dir, RAMP_FILE),
-        validation_fraction=config.validation_fraction,
-        seed=config.run.seed,
-        options=options,
-    )
 
 
 def _image_shape(plan: BasePlan) -> tuple[int, ...]:
@@ -89,27 +67,6 @@ def _batch(plan: BasePlan, config: FinetuneConfig) -> int | None:
             f"{config.batch_size}"
         )
     return size
-
-
-def test_batches(
-    test: Source | None, size: int | None, on_bad: str
-) -> Callable[[], Iterator[tuple[Array, ...]]] | None:
-    """The batches of the test split; None where there is none.
-
-    Of a model that takes `size` images at once and no others, the rest of them is left out.
-    """
-    if test is None:
-        return None
-    bad = BadSoFar(on_bad)
-    if size is None:
-        return lambda: row_batches(test, _TEST_BATCH_SIZE, bad, test.workers)
-    count, rest = len(test), len(test) % size
-    if rest:
-        left_out = "%d of the %d test images are left out: the model takes %d at once"
-        logging.warning(left_out, rest, count, size)
-    if rest == count:
-        return None
-    return lambda: (b for b in row_batches(test, size, bad, test.workers) if len(b[0]) == size)
 
 
 def without_place(
@@ -187,12 +144,12 @@ def make_task(config: FinetuneConfig) -> Task:
     with limit.over(IMPORT):
         most = _batch(plan, config)
     scale = _scale(plan, config)
-    data = _open_images(plan, config, scale)
-    source, num_images = data.train, len(data.train)
+    data = open_images(config, config.run, _image_shape(plan), np.float32(scale))
+    num_images = len(data.train)
     batch_size = most or config.batch_size or min(DEFAULT_BATCH_SIZE, num_images)
     order = ShuffledBatches(num_images, batch_size, config.run.seed)
-    examples = TrainingBatches(source, order, config.on_bad_image)
     own = config.run.rows(batch_size)
+    examples = TrainingBatches(data.train, order, config.on_bad_image, own=own)
     if config.run.shards > 1:
         _check_parts(plan, most)
     with limit.over(IMPORT):
@@ -207,12 +164,10 @@ def make_task(config: FinetuneConfig) -> Task:
     return Task(
         model=graph,
         meta_graph=export_meta_graph(graph.graph, description),
-        batches=lambda start, stop, rows=own: read_ahead(
-            lambda step: examples.batch(step, rows), start, stop, source.workers
-        ),
+        batches=examples.of_steps,
         batch_size=batch_size,
         examples="images",
-        test_batches=test_batches(data.test, most, config.on_bad_image),
+        test_batches=evaluation_batches(data.test, config.on_bad_image, most),
         last_step=last_step(
             config.train_steps, config.epochs, DEFAULT_STEPS, num_images, batch_size
         ),

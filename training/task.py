@@ -4,6 +4,7 @@
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
@@ -19,11 +20,13 @@ from checkpoints.naming import AVERAGE, PREDICT_COLLECTION
 from checkpoints.reader import Array
 from checkpoints.writer import make_fed_callable
 from data import BUILT_IN, files
-from training.config import RunConfig
+from training.config import DataConfig, RunConfig
 from training.place import Place
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from data.image_data import ImageData
 
 _MOST_CLASSES = 256  # Of more, nobody reads a confusion.
 _MOST_LINES = 40  # Of more variables, those of a scope are told of together.
@@ -123,6 +126,35 @@ class Task(NamedTuple):
     def save_interval(self, asked_for: int | None) -> int | Fraction:
         """The steps between two checkpoints; `asked_for` is what the run's config says."""
         return asked_for or self.epoch_steps or self.last_step
+
+
+def open_images(
+    config: DataConfig,
+    run: RunConfig,
+    image_shape: tuple[int, ...],
+    scale: np.float32 = files.UINT8_SCALE,
+) -> "ImageData":
+    """Opens the images that a run's flags name, for a model that takes them in this shape.
+
+    uint8 pixels are multiplied by `scale`. DataError where they are missing or cannot be used.
+    """
+    from data import image_data, named  # What has no images does without.
+
+    options = image_data.ReadOptions(
+        config.classes,
+        config.data_memory_mb,
+        config.on_bad_image,
+        image_shape,
+        scale,
+        config.ignore_exif,
+    )
+    return image_data.open_image_data(
+        config.data,
+        ramp_path=os.path.join(run.ckpt_dir, named.RAMP_FILE),
+        validation_fraction=config.validation_fraction,
+        seed=run.seed,
+        options=options,
+    )
 
 
 def predict_with(data_set: str) -> tuple[str, ...]:
