@@ -175,14 +175,11 @@ def text_at(node: NodeDef, index: int) -> str | None:
     A hostile shape costs no memory. Where there are fewer texts than the shape says, the last one
     fills the rest: `tensorflow/core/framework/tensor.proto`.
     """
-    if node.op != "Const" or "value" not in node.attr:
+    tensor = attribute_of(node, "value").tensor
+    sizes, texts = [dim.size for dim in tensor.tensor_shape.dim], tensor.string_val
+    if node.op != "Const" or tensor.dtype != DT_STRING or min(sizes, default=0) < 0:
         return None
-    tensor = node.attr["value"].tensor
-    sizes = [dim.size for dim in tensor.tensor_shape.dim]
-    texts = tensor.string_val
-    if tensor.dtype != DT_STRING or not texts or min(sizes, default=0) < 0:
-        return None
-    if not len(texts) <= math.prod(sizes) or not 0 <= index < math.prod(sizes):
+    if not (0 < len(texts) <= math.prod(sizes) and 0 <= index < math.prod(sizes)):
         return None
     try:
         return str(texts[min(index, len(texts) - 1)].decode("utf-8"))
@@ -265,16 +262,21 @@ def sub_graph(
     unless another of its outputs is needed. As a fed node does not run, nothing waits for it.
     Raises CheckpointError where a node's input does not exist.
     """
-    feeds = frozenset(feeds)
-    fed_nodes = frozenset(node_of(name) for name in feeds)
+    fed, fed_nodes = frozenset(feeds), frozenset(node_of(name) for name in feeds)
     taken = set[str]()
 
-    def inputs(node: str) -> list[str]:
-        names = list(_inputs(meta, node, fed_nodes))
-        taken.update(name for name in names if name in feeds)
-        return [node_of(name) for name in names if name not in feeds]
+    def inputs(node: str) -> Iterator[str]:
+        for text in simpler(meta.nodes[node], meta.sent).input:
+            name = node_of(text.removeprefix("^"))
+            if name not in meta.nodes:
+                raise CheckpointError(f"{meta.path} is damaged: {node} has an unknown input {text}")
+            tensor = text if ":" in text else f"{text}:0"
+            if tensor in fed:
+                taken.add(tensor)
+            elif not (text.startswith("^") and name in fed_nodes):
+                yield name
 
-    kept = _reached([node_of(name) for name in fetches if name not in feeds], inputs)
+    kept = _reached([node_of(name) for name in fetches if name not in fed], inputs)
     return SubGraph(meta, frozenset(kept), frozenset(taken), fed_nodes)
 
 
@@ -297,16 +299,6 @@ def reachable(meta: MetaGraphFile, nodes: Iterable[str]) -> set[str]:
         return [source for source in known if source in meta.nodes]
 
     return _reached([name for name in nodes if name in meta.nodes], inputs)
-
-
-def _inputs(meta: MetaGraphFile, node: str, fed_nodes: Collection[str]) -> Iterator[str]:
-    """The full names of the tensors that a node waits for, its control inputs as output 0."""
-    for text in simpler(meta.nodes[node], meta.sent).input:
-        name = text.removeprefix("^")
-        if node_of(name) not in meta.nodes:
-            raise CheckpointError(f"{meta.path} is damaged: {node} has an unknown input {text}")
-        if not (text.startswith("^") and name in fed_nodes):
-            yield name if ":" in name else f"{name}:0"
 
 
 def _copy_cleaned(
