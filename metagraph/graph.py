@@ -21,7 +21,7 @@ from errors import CheckpointError
 from metagraph.meta import INPUT_OPS, PLACEHOLDERS, MetaGraphFile, node_of, shape_sizes
 from metagraph.safety import only_prints
 
-_PASS_ON = frozenset({"Identity", "RefIdentity", "Reshape", "Snapshot"})
+_PASS_ON = frozenset({"Identity", "RefIdentity", "Reshape", "Snapshot"})  # Their first input.
 _MAX_STEPS = 64  # From an operation to what feeds it: a hostile chain may be endless.
 _MAX_CALLS = 1000  # A handful is usual; calls of calls multiply in a hostile library.
 
@@ -85,8 +85,8 @@ def waits(node: NodeDef) -> list[str]:
     return [text for text in node.input if text.startswith("^")]
 
 
-def source(view: View, text: str) -> Output | None:
-    """What a node's input gives in the end: copies, reshapes and arguments are seen through.
+def source(view: View, text: str, passed: Collection[str] = _PASS_ON) -> Output | None:
+    """What a node's input gives in the end: arguments and what is to be `passed` are seen through.
 
     It is `op`, `op:1`, or in a function `op:output:1`. None where the graph ends before.
     """
@@ -99,7 +99,7 @@ def source(view: View, text: str) -> Output | None:
         if node is None:
             return None
         inputs = data_inputs(node)
-        if node.op not in _PASS_ON or not inputs:
+        if node.op not in passed or not inputs:
             number = rest.rpartition(":")[2] or "0"
             known = number.isdecimal() and len(number) < 6
             return Output(view, node, int(number)) if known else None
@@ -145,10 +145,10 @@ def _worthwhile(
         for node in function.node_def:
             for other in called(node, library):
                 callers.setdefault(other, []).append(name)
-    return {name: library[name] for name in _reached(waiting, lambda n: callers.get(n, []))}
+    return {name: library[name] for name in reached(waiting, lambda n: callers.get(n, []))}
 
 
-def _reached(starts: Iterable[str], following: Callable[[str], Iterable[str]]) -> set[str]:
+def reached(starts: Iterable[str], following: Callable[[str], Iterable[str]]) -> set[str]:
     """Some names, and those that follow from them."""
     found, waiting = set[str](), list(starts)
     while waiting:
@@ -276,7 +276,7 @@ def sub_graph(
             elif not (text.startswith("^") and name in fed_nodes):
                 yield name
 
-    kept = _reached([node_of(name) for name in fetches if name not in fed], inputs)
+    kept = reached([node_of(name) for name in fetches if name not in fed], inputs)
     return SubGraph(meta, frozenset(kept), frozenset(taken), fed_nodes)
 
 
@@ -298,7 +298,7 @@ def reachable(meta: MetaGraphFile, nodes: Iterable[str]) -> set[str]:
         known = (node_of(text.removeprefix("^")) for text in meta.nodes[name].input)
         return [source for source in known if source in meta.nodes]
 
-    return _reached([name for name in nodes if name in meta.nodes], inputs)
+    return reached([name for name in nodes if name in meta.nodes], inputs)
 
 
 def _copy_cleaned(
@@ -320,7 +320,7 @@ def _add_functions(meta: MetaGraphFile, graph_def: GraphDef) -> None:
     def calls(nodes: Iterable[NodeDef]) -> list[str]:
         return [name for node in nodes for name in called(node, library)]
 
-    needed = _reached(calls(graph_def.node), lambda name: calls(library[name].node_def))
+    needed = reached(calls(graph_def.node), lambda name: calls(library[name].node_def))
     for name, function in library.items():
         if name in needed:
             copy = graph_def.library.function.add()
