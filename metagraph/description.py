@@ -131,11 +131,7 @@ class RunnableGraph(ABC):
     feeds: tuple[TensorInfo, ...]
     fetches: tuple[TensorInfo, ...]
     is_pure: bool
-
-    @property
-    def random_nodes(self) -> Sequence[str]:
-        """The nodes that draw anew in each run, where that is known."""
-        return ()
+    random_nodes: Sequence[str] = ()  # Those that draw anew in each run, where that is known.
 
     def mixing(self, _: str) -> str:
         """What may mix the rows of a fetched tensor, the end of a line; empty if not known."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -57,13 +57,13 @@ class InferenceGraph(RunnableGraph):
         session: tf.compat.v1.Session,
         feeds: Mapping[str, tf.Tensor],
         fetches: Mapping[str, tf.Tensor],
-        nodes_by_op: Mapping[str, Sequence[str]],
+        random_nodes: Sequence[str],
         time_limit: TimeLimit,
         is_pure: bool,
     ) -> None:
         self.feeds = tuple(_info(name, tensor) for name, tensor in feeds.items())
         self.fetches = tuple(_info(name, tensor) for name, tensor in fetches.items())
-        self.nodes_by_op = nodes_by_op
+        self.random_nodes = random_nodes
         self.is_pure = is_pure
         self._session = session
         self._fed, self._fetched = feeds, fetches
@@ -72,28 +72,14 @@ class InferenceGraph(RunnableGraph):
             session, [*feeds.values()], [*fetches.values()], timeout_ms=time_limit.milliseconds
         )
 
-    @contextmanager
-    def _one_run(self) -> Iterator[None]:
-        try:
-            with self.time_limit.over(RUN):
-                yield
-        except tf.errors.DeadlineExceededError as error:
-            line = self.time_limit.overrun(RUN, self._session.graph)
-            raise CheckpointError(line) from error
-        except run_errors() as error:
-            raise CheckpointError(f"the graph fails{reason_of_run(error)}") from error
+    def _one_run(self) -> AbstractContextManager[None]:
+        return _running(self._session.graph, RUN, self.time_limit, "the graph fails")
 
     def _run_batch(self, values: Sequence[Array]) -> list[Array]:
         return [  # A single string comes as bytes, not as an array.
             np.asarray(result, info.dtype.as_numpy_dtype)
             for result, info in zip(self._run(*values), self.fetches, strict=True)
         ]
-
-    @property
-    def random_nodes(self) -> list[str]:
-        """The nodes that draw anew in each run, a fixed seed or not."""
-        found = self.nodes_by_op.items()
-        return [name for op, names in found if op in RANDOM_OPS for name in names]
 
     def mixing(self, fetch: str) -> str:
         """Names the operations that may, and the way out."""
@@ -158,20 +144,17 @@ def load_inference_graph(
         graph.finalize()
     steps = restoring.steps(assets)
     start = f"{_START}, which fills its tables," if fillings else _START
-    with time_limit.over(start):
-        try:
-            # A variable that is fed is written in each run.
-            writes = any(stand_ins[name] is not fed[name] for name in stand_ins)
-            is_pure = follows_from_inputs(nodes) and not writes
-            # A loop in its caller's thread heeds no time limit.
-            alone = side_by_side and is_pure and not LOOPS.intersection(nodes)
-            config = _session_config(optimize, alone)
-            session = _restored_session(graph, steps, time_limit, config)
-            return InferenceGraph(session, fed, fetched, nodes, time_limit, is_pure)
-        except tf.errors.DeadlineExceededError as error:
-            raise CheckpointError(time_limit.overrun(start, graph)) from error
-        except run_errors() as error:  # What is only found out when the graph is first built.
-            raise CheckpointError(f"{meta.path} cannot be run{reason_of_run(error)}") from error
+    # A variable that is fed is written in each run.
+    writes = any(stand_ins[name] is not fed[name] for name in stand_ins)
+    is_pure = follows_from_inputs(nodes) and not writes
+    random_nodes = [name for op, names in nodes.items() if op in RANDOM_OPS for name in names]
+    # Some of what is wrong is only found out when the graph is first built.
+    with _running(graph, start, time_limit, f"{meta.path} cannot be run"):
+        # A loop in its caller's thread heeds no time limit.
+        alone = side_by_side and is_pure and not LOOPS.intersection(nodes)
+        config = _session_config(optimize, alone)
+        session = _restored_session(graph, steps, time_limit, config)
+        return InferenceGraph(session, fed, fetched, random_nodes, time_limit, is_pure)
 
 
 def describe_tensors(meta: MetaGraphFile, names: Sequence[str]) -> tuple[TensorInfo, ...]:
@@ -249,6 +232,18 @@ def _session_config(optimize: bool, in_callers_thread: bool) -> tf.compat.v1.Con
         config.graph_options.rewrite_options.disable_meta_optimizer = True
         config.graph_options.optimizer_options.opt_level = -1  # L0; 0 is its default, L1.
     return config
+
+
+@contextmanager
+def _running(graph: tf.Graph, what: str, limit: TimeLimit, failure: str) -> Iterator[None]:
+    """Limits the time of what a session does, and makes a CheckpointError of what it raises."""
+    try:
+        with limit.over(what):
+            yield
+    except tf.errors.DeadlineExceededError as error:
+        raise CheckpointError(limit.overrun(what, graph)) from error
+    except run_errors() as error:
+        raise CheckpointError(f"{failure}{reason_of_run(error)}") from error
 
 
 def _restored_session(
