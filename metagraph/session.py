@@ -49,8 +49,8 @@ class Step(NamedTuple):
     feeds: Mapping[str, Array]
 
 
-class InferenceGraph(RunnableGraph):
-    """Runs the fetched tensors of a restored graph."""
+class InferenceGraph(RunnableGraph, AbstractContextManager["InferenceGraph"]):
+    """Runs the fetched tensors of a restored graph; its end frees the variables' memory."""
 
     def __init__(
         self,
@@ -86,15 +86,8 @@ class InferenceGraph(RunnableGraph):
         fed = zip(self.feeds, self._fed.values(), strict=True)
         return mixing([tensor for info, tensor in fed if info.has_rows], self._fetched[fetch])
 
-    def close(self) -> None:
-        """Frees the session and with it the variables' memory."""
-        self._session.close()
-
-    def __enter__(self) -> InferenceGraph:
-        return self
-
     def __exit__(self, *error: object) -> None:
-        self.close()
+        self._session.close()
 
 
 def load_inference_graph(
@@ -384,12 +377,12 @@ class Restoring:
                     f"--asset {name}: {self._meta.path} has no such file; {taken}"
                 )
         feeds: dict[str, Array] = {}
-        for filling, _, keys, values in self._filled:
+        for filling, _, (keys, values) in self._filled:
             node = self._meta.nodes[filling.table]
             kinds = (dtype_of(self._meta, attribute_of(node, k).type) for k in _TABLE_DTYPES)
             path = vocabulary_path(filling, assets)
             feeds[keys], feeds[values] = read_vocabulary(path, filling.text, *kinds)
-        fill = Step([op for _, op, _, _ in self._filled], feeds)
+        fill = Step([op for _, op, _ in self._filled], feeds)
         steps = [*self._assignments(), fill, Step(self._runs, {})]
         return [step for step in steps if step.targets]
 
@@ -397,7 +390,7 @@ class Restoring:
         """Reads the variables; the values of one step can be freed before the next are copied."""
         values = read_values(self._meta, [variable for variable, _, _ in self._assigned])
         targets, feeds, size = list[str](), dict[str, Array](), 0
-        for variable, op, fed in self._assigned:
+        for variable, op, (fed,) in self._assigned:
             value = values.pop(variable.name)
             if targets and size + value.nbytes > _BYTES_A_STEP:
                 yield Step(targets, feeds)
@@ -407,7 +400,7 @@ class Restoring:
             size += value.nbytes
         yield Step(targets, feeds)
 
-    def _assign(self, variable: NodeDef) -> list[str]:
+    def _assign(self, variable: NodeDef) -> tuple[str, list[str]]:
         dtype = attribute_of(variable, "dtype").type
         if variable.op == RESOURCE_VARIABLE:
             return self._add("AssignVariableOp", variable.name, {"dtype": dtype})
@@ -416,19 +409,19 @@ class Restoring:
         self.graph_def.node[-1].attr["validate_shape"].b = False
         return names
 
-    def _fill(self, filling: Filling) -> list[str]:
+    def _fill(self, filling: Filling) -> tuple[str, list[str]]:
         table = self._meta.nodes[filling.table]
         key, value = (attribute_of(table, name).type for name in _TABLE_DTYPES)
         version = "V2" if table.op.endswith("V2") else ""
         return self._add(f"InitializeTable{version}", table.name, {"Tkey": key, "Tval": value})
 
-    def _add(self, op: str, target: str, dtypes: Mapping[str, int]) -> list[str]:
+    def _add(self, op: str, target: str, dtypes: Mapping[str, int]) -> tuple[str, list[str]]:
         """Adds an operation that gives a node values; its name, and the tensors to feed them by.
 
         Of each value, the dtype is an attribute of the operation.
         """
         fed = [self._node("Placeholder", [], {"dtype": dtype}) for dtype in dtypes.values()]
-        return [self._node(op, [target, *fed], dtypes), *(f"{name}:0" for name in fed)]
+        return self._node(op, [target, *fed], dtypes), [f"{name}:0" for name in fed]
 
     def _node(self, op: str, inputs: Sequence[str], dtypes: Mapping[str, int]) -> str:
         node = self.graph_def.node.add(name=f"{self._scope}/{len(self.graph_def.node)}")
