@@ -131,11 +131,7 @@ class RunnableGraph(ABC):
     feeds: tuple[TensorInfo, ...]
     fetches: tuple[TensorInfo, ...]
     is_pure: bool
-
-    @property
-    def random_nodes(self) -> Sequence[str]:
-        """The nodes that draw anew in each run, where that is known."""
-        return ()
+    random_nodes: Sequence[str] = ()  # Those that draw anew in each run, where that is known.
 
     def mixing(self, _: str) -> str:
         """What may mix the rows of a fetched tensor, the end of a line; empty if not known."""
@@ -273,19 +269,15 @@ def _lost(value: Array, cast: Array) -> Array:
     return np.asarray((back != value) | too_large | ((cast < 0) != (value < 0)))
 
 
-# The fields of a constant that is written value by value. Format:
+# The fields of a constant that is written value by value, where they are not called after the dtype
+# as `int64_val` is; all other dtypes have `int_val`. Format:
 # `tensorflow/core/framework/tensor.proto`.
 _FIELDS = {
     **dict.fromkeys(("float16", "bfloat16"), "half_val"),
     "float32": "float_val",
     "float64": "double_val",
-    "int64": "int64_val",
-    "bool": "bool_val",
     "complex64": "scomplex_val",
     "complex128": "dcomplex_val",
-    "string": "string_val",
-    "uint32": "uint32_val",
-    "uint64": "uint64_val",
 }
 
 
@@ -297,7 +289,7 @@ def constant(tensor: TensorProto) -> Array:
         raise TypeError(f"there is no value {dtype} {shape}")
     if tensor.tensor_content and dtype != STRING:
         return np.frombuffer(tensor.tensor_content, dtype.as_numpy_dtype).reshape(shape)
-    written = getattr(tensor, _FIELDS.get(dtype, "int_val"))
+    written = getattr(tensor, _FIELDS.get(dtype, f"{dtype}_val"), tensor.int_val)
     numpy_dtype, missing = dtype.as_numpy_dtype, b"" if dtype == STRING else 0
     if _FIELDS.get(dtype) == "half_val":  # Their bits, as whole numbers.
         values = np.array(written, np.uint16).view(numpy_dtype)

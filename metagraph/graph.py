@@ -21,7 +21,7 @@ from errors import CheckpointError
 from metagraph.meta import INPUT_OPS, PLACEHOLDERS, MetaGraphFile, node_of, shape_sizes
 from metagraph.safety import only_prints
 
-_PASS_ON = frozenset({"Identity", "RefIdentity", "Reshape", "Snapshot"})
+_PASS_ON = frozenset({"Identity", "RefIdentity", "Reshape", "Snapshot"})  # Their first input.
 _MAX_STEPS = 64  # From an operation to what feeds it: a hostile chain may be endless.
 _MAX_CALLS = 1000  # A handful is usual; calls of calls multiply in a hostile library.
 
@@ -85,8 +85,8 @@ def waits(node: NodeDef) -> list[str]:
     return [text for text in node.input if text.startswith("^")]
 
 
-def source(view: View, text: str) -> Output | None:
-    """What a node's input gives in the end: copies, reshapes and arguments are seen through.
+def source(view: View, text: str, passed: Collection[str] = _PASS_ON) -> Output | None:
+    """What a node's input gives in the end: arguments and what is to be `passed` are seen through.
 
     It is `op`, `op:1`, or in a function `op:output:1`. None where the graph ends before.
     """
@@ -99,7 +99,7 @@ def source(view: View, text: str) -> Output | None:
         if node is None:
             return None
         inputs = data_inputs(node)
-        if node.op not in _PASS_ON or not inputs:
+        if node.op not in passed or not inputs:
             number = rest.rpartition(":")[2] or "0"
             known = number.isdecimal() and len(number) < 6
             return Output(view, node, int(number)) if known else None
@@ -145,10 +145,10 @@ def _worthwhile(
         for node in function.node_def:
             for other in called(node, library):
                 callers.setdefault(other, []).append(name)
-    return {name: library[name] for name in _reached(waiting, lambda n: callers.get(n, []))}
+    return {name: library[name] for name in reached(waiting, lambda n: callers.get(n, []))}
 
 
-def _reached(starts: Iterable[str], following: Callable[[str], Iterable[str]]) -> set[str]:
+def reached(starts: Iterable[str], following: Callable[[str], Iterable[str]]) -> set[str]:
     """Some names, and those that follow from them."""
     found, waiting = set[str](), list(starts)
     while waiting:
@@ -175,14 +175,11 @@ def text_at(node: NodeDef, index: int) -> str | None:
     A hostile shape costs no memory. Where there are fewer texts than the shape says, the last one
     fills the rest: `tensorflow/core/framework/tensor.proto`.
     """
-    if node.op != "Const" or "value" not in node.attr:
+    tensor = attribute_of(node, "value").tensor
+    sizes, texts = [dim.size for dim in tensor.tensor_shape.dim], tensor.string_val
+    if node.op != "Const" or tensor.dtype != DT_STRING or min(sizes, default=0) < 0:
         return None
-    tensor = node.attr["value"].tensor
-    sizes = [dim.size for dim in tensor.tensor_shape.dim]
-    texts = tensor.string_val
-    if tensor.dtype != DT_STRING or not texts or min(sizes, default=0) < 0:
-        return None
-    if not len(texts) <= math.prod(sizes) or not 0 <= index < math.prod(sizes):
+    if not (0 < len(texts) <= math.prod(sizes) and 0 <= index < math.prod(sizes)):
         return None
     try:
         return str(texts[min(index, len(texts) - 1)].decode("utf-8"))
@@ -265,16 +262,21 @@ def sub_graph(
     unless another of its outputs is needed. As a fed node does not run, nothing waits for it.
     Raises CheckpointError where a node's input does not exist.
     """
-    feeds = frozenset(feeds)
-    fed_nodes = frozenset(node_of(name) for name in feeds)
+    fed, fed_nodes = frozenset(feeds), frozenset(node_of(name) for name in feeds)
     taken = set[str]()
 
-    def inputs(node: str) -> list[str]:
-        names = list(_inputs(meta, node, fed_nodes))
-        taken.update(name for name in names if name in feeds)
-        return [node_of(name) for name in names if name not in feeds]
+    def inputs(node: str) -> Iterator[str]:
+        for text in simpler(meta.nodes[node], meta.sent).input:
+            name = node_of(text.removeprefix("^"))
+            if name not in meta.nodes:
+                raise CheckpointError(f"{meta.path} is damaged: {node} has an unknown input {text}")
+            tensor = text if ":" in text else f"{text}:0"
+            if tensor in fed:
+                taken.add(tensor)
+            elif not (text.startswith("^") and name in fed_nodes):
+                yield name
 
-    kept = _reached([node_of(name) for name in fetches if name not in feeds], inputs)
+    kept = reached([node_of(name) for name in fetches if name not in fed], inputs)
     return SubGraph(meta, frozenset(kept), frozenset(taken), fed_nodes)
 
 
@@ -296,17 +298,7 @@ def reachable(meta: MetaGraphFile, nodes: Iterable[str]) -> set[str]:
         known = (node_of(text.removeprefix("^")) for text in meta.nodes[name].input)
         return [source for source in known if source in meta.nodes]
 
-    return _reached([name for name in nodes if name in meta.nodes], inputs)
-
-
-def _inputs(meta: MetaGraphFile, node: str, fed_nodes: Collection[str]) -> Iterator[str]:
-    """The full names of the tensors that a node waits for, its control inputs as output 0."""
-    for text in simpler(meta.nodes[node], meta.sent).input:
-        name = text.removeprefix("^")
-        if node_of(name) not in meta.nodes:
-            raise CheckpointError(f"{meta.path} is damaged: {node} has an unknown input {text}")
-        if not (text.startswith("^") and name in fed_nodes):
-            yield name if ":" in name else f"{name}:0"
+    return reached([name for name in nodes if name in meta.nodes], inputs)
 
 
 def _copy_cleaned(
@@ -328,7 +320,7 @@ def _add_functions(meta: MetaGraphFile, graph_def: GraphDef) -> None:
     def calls(nodes: Iterable[NodeDef]) -> list[str]:
         return [name for node in nodes for name in called(node, library)]
 
-    needed = _reached(calls(graph_def.node), lambda name: calls(library[name].node_def))
+    needed = reached(calls(graph_def.node), lambda name: calls(library[name].node_def))
     for name, function in library.items():
         if name in needed:
             copy = graph_def.library.function.add()

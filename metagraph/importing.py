@@ -20,8 +20,17 @@ from tensorflow.core.framework.op_def_pb2 import OpDef
 from tensorflow.core.framework.types_pb2 import DT_INT32, DT_RESOURCE, DT_STRING
 
 from errors import CheckpointError, reason
-from metagraph.graph import attribute_of, called, data_inputs, remake, sub_graph, waits
-from metagraph.meta import MetaGraphFile, node_of
+from metagraph.graph import (
+    View,
+    attribute_of,
+    called,
+    data_inputs,
+    remake,
+    source,
+    sub_graph,
+    waits,
+)
+from metagraph.meta import MetaGraphFile, node_of, output_index
 from metagraph.safety import disarm, op_definitions
 
 MAX_BYTES = 1 << 30  # Of all constants together, beyond what the file holds of them.
@@ -172,13 +181,10 @@ def import_graph(
 
 def tensor_of(graph: tf.Graph, name: str) -> tf.Tensor:
     """The tensor of this name, of an imported node; CheckpointError where it has no such output."""
-    try:
-        return graph.get_tensor_by_name(name)
-    except (KeyError, ValueError) as error:
-        outputs = len(graph.get_operation_by_name(node_of(name)).outputs)
-        raise CheckpointError(
-            f"there is no tensor {name} (outputs of {node_of(name)}: {outputs})"
-        ) from error
+    node, outputs = node_of(name), graph.get_operation_by_name(node_of(name)).outputs
+    if output_index(name) >= len(outputs):
+        raise CheckpointError(f"there is no tensor {name} (outputs of {node}: {len(outputs)})")
+    return outputs[output_index(name)]
 
 
 def reason_of_run(error: tf.errors.OpError | UnicodeDecodeError) -> str:
@@ -220,7 +226,6 @@ def import_disarmed(meta: MetaGraphFile, graph_def: GraphDef) -> tf.Graph:
 # that computes the same of a value; what it would write is not kept.
 
 _PASSED = frozenset({"Enter", "Exit", "Identity", "Merge", "NextIteration", "Switch"})
-_MAX_PASSED = 64  # In a row; a hostile graph may have cycles.
 _SCATTERED = ("Add", "Max", "Min", "Sub", "Update")
 BY_VALUE = {f"Ref{op}": op for op in _PASSED}  # What passes on a reference, or a value.
 _OF_CONSTANTS = BY_VALUE | {op: op for op in _PASSED}
@@ -235,26 +240,13 @@ def take_by_value(graph_def: GraphDef) -> list[str]:
     nodes, found = {node.name: node for node in graph_def.node}, dict[str, int]()
     for node in graph_def.node:
         takes_values = node.op in _PASSED and attribute_of(node, "T").type != DT_RESOURCE
-        if node.op in _OF_CONSTANTS and not takes_values:
-            constant = _constant_behind(node, nodes)
-            if constant is not None:
-                found[node.name] = attribute_of(constant, "dtype").type
+        inputs = data_inputs(node) if node.op in _OF_CONSTANTS and not takes_values else []
+        taken = source(View(nodes), inputs[0], _OF_CONSTANTS) if inputs else None
+        if taken is not None and taken.node.op == "Const":  # In place of a variable.
+            found[node.name] = attribute_of(taken.node, "dtype").type
     for name, dtype in found.items():
         _take_by_value(graph_def, nodes[name], dtype)
     return [*found]
-
-
-def _constant_behind(node: NodeDef, nodes: Mapping[str, NodeDef]) -> NodeDef | None:
-    """What is in place of the variable that a node takes; None where that is no constant."""
-    for _ in range(_MAX_PASSED):
-        first = data_inputs(node)[:1]
-        found = nodes.get(node_of(first[0])) if first else None
-        if found is None or found.op == "Const":
-            return found
-        if found.op not in _OF_CONSTANTS:
-            return None
-        node = found
-    return None
 
 
 def _take_by_value(graph_def: GraphDef, node: NodeDef, dtype: int) -> None:

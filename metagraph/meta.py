@@ -37,19 +37,22 @@ M = TypeVar("M", bound=Message)
 
 def parse_message(message: M, content: bytes, path: str) -> M:
     """Fills an empty `message` from its binary or text format, or raises CheckpointError."""
+    name = _NAMES.get(message.DESCRIPTOR.name, message.DESCRIPTOR.name)
+    wrong = f"{path} is no {name}: {what_it_is(content)}"
     if not content or kind_of(content[:HEAD_BYTES]) is not None:
-        raise _not_a_model(message, content, path)
-    if _TEXT.match(content[:HEAD_BYTES]):
-        content = _binary(message, content, path)
+        raise CheckpointError(wrong)
+    is_text = _TEXT.match(content[:HEAD_BYTES])
+    if is_text and len(content) > MAX_TEXT_BYTES:
+        raise CheckpointError(
+            f"{path} is refused: a text of {len(content)} bytes, more than {MAX_TEXT_BYTES}; "
+            "convert it to the binary format"
+        )
     try:
+        if is_text:  # By way of the binary format, which is not nested as deep as texts can be.
+            content = text_format.Parse(content.decode(), type(message)()).SerializeToString()
         message.ParseFromString(content)
-    except DecodeError as error:
-        why = ""  # The parser's own reason, where it tells more than that the bytes make no sense.
-        if "UTF-8" in str(error):
-            why = ": a name in it is no UTF-8"
-        elif "epth" in str(error) or "Exceeded" in str(error):
-            why = ": it is nested more than 100 deep"
-        raise _not_a_model(message, content, path, why) from error
+    except (DecodeError, EncodeError, text_format.ParseError, ValueError, RecursionError) as error:
+        raise CheckpointError(wrong + _why(error)) from error
     return message
 
 
@@ -59,26 +62,16 @@ def what_it_is(content: bytes) -> str:
     return f"it is {kind}" if kind else f"its {len(content)} bytes hold no graph"
 
 
-def _not_a_model(message: Message, content: bytes, path: str, why: str = "") -> CheckpointError:
-    name = _NAMES.get(message.DESCRIPTOR.name, message.DESCRIPTOR.name)
-    return CheckpointError(f"{path} is no {name}: {what_it_is(content)}{why}")
-
-
-def _binary(message: Message, content: bytes, path: str) -> bytes:
-    """A text in the binary format."""
-    if len(content) > MAX_TEXT_BYTES:
-        raise CheckpointError(
-            f"{path} is refused: a text of {len(content)} bytes, more than {MAX_TEXT_BYTES}; "
-            "convert it to the binary format"
-        )
-    try:
-        parsed: Message = text_format.Parse(content.decode(), type(message)())
-        return bytes(parsed.SerializeToString())
-    except RecursionError as error:
-        raise _not_a_model(message, content, path, ": it is nested too deep") from error
-    except (text_format.ParseError, EncodeError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise _not_a_model(message, content, path, f": {reason}") from error
+def _why(error: Exception) -> str:
+    """A parser's own reason, where it tells more than that the bytes make no sense."""
+    told = str(error).partition("\n")[0]
+    if isinstance(error, RecursionError):
+        return ": it is nested too deep"
+    if not isinstance(error, DecodeError):
+        return f": {told}"
+    if "UTF-8" in told:
+        return ": a name in it is no UTF-8"
+    return ": it is nested more than 100 deep" if "epth" in told or "Exceeded" in told else ""
 
 
 # Tensors by name, and the file.
@@ -123,13 +116,17 @@ class MetaGraphFile:
             for name, node in self.nodes.items()
         }
 
+    def givers(self, name: str) -> list[str]:
+        """The nodes that a node takes tensors of, once for each."""
+        return [node_of(text) for text in self.taken[name]]
+
     @cached_property
     def takers(self) -> Mapping[str, Sequence[str]]:
         """Node -> who takes an output of it, once for each; loops of old graphs are cycles."""
         found: dict[str, list[str]] = {}
-        for name, taken in self.taken.items():
-            for text in taken:
-                found.setdefault(node_of(text), []).append(name)
+        for name in self.nodes:
+            for giver in self.givers(name):
+                found.setdefault(giver, []).append(name)
         return found
 
     def tensors_taken(self, taker: str, name: str) -> set[str]:

@@ -107,7 +107,7 @@ def handed_out(
         return []
     found = list[str]()
     for node in sources:
-        givers = {meta.nodes[node_of(text)].op for text in meta.taken[node.name]}
+        givers = {meta.nodes[giver].op for giver in meta.givers(node.name)}
         if by_all or not ("Parse" in node.op or "OneShotIterator" in givers):
             taken = [name for name in fetches if node_of(name) == node.name]
             taken += _taken_of(meta, node.name, needed)
@@ -247,26 +247,21 @@ def with_kept_averages(meta: MetaGraphFile) -> MetaGraphFile:
     """The same file, which normalises by averages that it keeps, and does not change them."""
     found, proto = _kept_averages(meta), MetaGraphDef()
     proto.CopyFrom(meta.proto)
-    nodes = {node.name: node for node in proto.graph_def.node}
-
-    def is_usable(statistic: str) -> bool:
-        """One node takes the mean and the variance together."""
-        name = node_of(statistic)
-        both = {f"{name}:1", f"{name}:2"}
-        return not nodes[name].op.startswith(usage.NORMALISES) or both <= found.keys()
-
-    kept = {statistic: place for statistic, place in found.items() if is_usable(statistic)}
-    for statistic, (variable, writer) in kept.items():
+    nodes, is_kept = {node.name: node for node in proto.graph_def.node}, False
+    for statistic, (variable, writer) in found.items():
         node, dtype = nodes[node_of(statistic)], nodes[variable].attr["dtype"].type
         if not node.op.startswith(usage.NORMALISES):
             remake(node, "Identity", [writer], {"T": dtype})
-        else:
+        elif {f"{node.name}:1", f"{node.name}:2"} <= found.keys():
             node.input[2 + output_index(statistic)] = writer
             node.attr["is_training"].b = False
+        else:  # Such a node takes the mean and the variance together.
+            continue
+        is_kept = True
         is_handle = nodes[variable].op == RESOURCE_VARIABLE  # What wrote it, reads it now.
         read, key = ("ReadVariableOp", "dtype") if is_handle else ("Identity", "T")
         remake(nodes[writer], read, [variable], {key: dtype})
-    if not kept:
+    if not is_kept:
         raise CheckpointError(
             f"--use_moving_averages: {meta.path} keeps none of what it normalises a batch by"
         )

@@ -15,16 +15,9 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 import file_io
+from checkpoints import naming
 from checkpoints.folder import beside, find_variables, newest_of, own_names, usable_steps
-from checkpoints.naming import (
-    BASENAME,
-    INDEX_SUFFIX,
-    META_SUFFIX,
-    SAVED_MODEL_FILES,
-    SAVED_MODEL_VARIABLES,
-    checkpoint_prefix,
-    prefix_of,
-)
+from checkpoints.naming import INDEX_SUFFIX, META_SUFFIX, SAVED_MODEL_FILES, SAVED_MODEL_VARIABLES
 from checkpoints.reader import OBJECT_GRAPH, CheckpointReader
 from errors import CheckpointError, first_few
 from file_io import HEAD_BYTES, kind_of, names_in, read_bounded, read_head
@@ -87,7 +80,7 @@ def find_model(path: str, warn: bool = True) -> str:
     if file_io.is_folder(path):
         return _in_folder(path, warn)
     is_graph = path.endswith(GRAPH_SUFFIXES)
-    prefix = os.path.splitext(path)[0] if is_graph else prefix_of(path)
+    prefix = os.path.splitext(path)[0] if is_graph else naming.prefix_of(path)
     file = path if is_graph else prefix + META_SUFFIX
     if file_io.exists(file):
         return file
@@ -97,49 +90,37 @@ def find_model(path: str, warn: bool = True) -> str:
 def _in_folder(path: str, warn: bool) -> str:
     """The file of the one model in a folder, of its newest checkpoint where there are several."""
     names = own_names(path)
-    for name in SAVED_MODEL_FILES:
-        if name in names:
-            return os.path.join(path, name)
+    if saved_models := [name for name in SAVED_MODEL_FILES if name in names]:
+        return os.path.join(path, saved_models[0])
     if steps := usable_steps(path):
-        meta = checkpoint_prefix(path, steps[-1]) + META_SUFFIX
-        if file_io.exists(meta):
-            return meta
-        raise _no_graph(meta, meta.removesuffix(META_SUFFIX))
+        prefix = naming.checkpoint_prefix(path, steps[-1])
+        if file_io.exists(prefix + META_SUFFIX):
+            return prefix + META_SUFFIX
+        raise _no_graph(prefix + META_SUFFIX, prefix)
     metas = [name.removesuffix(META_SUFFIX) for name in names if name.endswith(META_SUFFIX)]
     found = [name + META_SUFFIX for name in newest_of(path, metas)]
     found = found or [name for name in names if name.endswith(GRAPH_SUFFIXES)]
     if len(found) > 1:
         shown = first_few(found, _MAX_NAMED)
         raise CheckpointError(f"{path} holds several graphs; name one: {shown}")
+    indices = [name.removesuffix(INDEX_SUFFIX) for name in names if name.endswith(INDEX_SUFFIX)]
+    graphless = [name for name in indices if name + META_SUFFIX not in names]
     if found:
-        if warn:
-            _warn_of_graphless(path, names, found[0])
+        if warn and graphless:
+            logging.warning(
+                "%s is read; of %s there is no .meta in %s: --ckpt=%s reads their variables",
+                found[0],
+                first_few(graphless, _MAX_NAMED),
+                path,
+                os.path.join(path, "<name>" if graphless[1:] else graphless[0]),
+            )
         return os.path.join(path, found[0])
-    raise _nothing_in(path, names)
-
-
-def _nothing_in(path: str, names: Sequence[str]) -> CheckpointError:
-    parts = [name for name in names if name.endswith(INDEX_SUFFIX)]
-    if parts:
-        return _no_graph(path, os.path.join(path, parts[-1].removesuffix(INDEX_SUFFIX)))
-    return CheckpointError(
-        f"{path} holds no model: no .meta, .pb or saved_model.pb, and no checkpoint "
-        f"{BASENAME}-<step>"
-    )
-
-
-def _warn_of_graphless(path: str, names: list[str], chosen: str) -> None:
-    """Says which variables are passed over, as none of these files has their graph."""
-    prefixes = [name.removesuffix(INDEX_SUFFIX) for name in names if name.endswith(INDEX_SUFFIX)]
-    graphless = [prefix for prefix in prefixes if prefix + META_SUFFIX not in names]
     if graphless:
-        logging.warning(
-            "%s is read; of %s there is no .meta in %s: --ckpt=%s reads their variables",
-            chosen,
-            first_few(graphless, _MAX_NAMED),
-            path,
-            os.path.join(path, "<name>" if graphless[1:] else graphless[0]),
-        )
+        raise _no_graph(path, os.path.join(path, graphless[-1]))
+    raise CheckpointError(
+        f"{path} holds no model: no .meta, .pb or saved_model.pb, and no checkpoint "
+        f"{naming.BASENAME}-<step>"
+    )
 
 
 def _no_graph(path: str, prefix: str) -> CheckpointError:
@@ -181,12 +162,12 @@ def parse_graph_file(content: bytes, path: str) -> MetaGraphDef | SavedModel:
     if os.path.basename(path) in SAVED_MODEL_FILES:
         return parse_message(SavedModel(), content, path)
     bare, whole, saved = MetaGraphDef(), MetaGraphDef(), SavedModel()
-    first_error = None
+    errors = []
     for message in (bare.graph_def, saved, whole):
         try:
             parse_message(message, content, path)
         except CheckpointError as error:
-            first_error = first_error or error
+            errors.append(error)
     if _is_graph(bare.graph_def):
         bare.MergeFrom(take_description(bare.graph_def))
         return bare
@@ -194,7 +175,7 @@ def parse_graph_file(content: bytes, path: str) -> MetaGraphDef | SavedModel:
         return saved
     if _is_graph(whole.graph_def):
         return whole
-    raise first_error or CheckpointError(f"{path} is no graph: {what_it_is(content)}")
+    raise errors[0] if errors else CheckpointError(f"{path} is no graph: {what_it_is(content)}")
 
 
 def _is_graph(graph: GraphDef) -> bool:

@@ -146,10 +146,9 @@ def _in_place_of(offender: Offender, graph_def: GraphDef) -> str:
     without = {op for op, definition in definitions.items() if not definition.output_arg}
     if offender.node.op not in without:
         name, inputs = offender.node.name, {text for node in graph_def.node for text in node.input}
-        taken = (
-            [text for text in inputs if text.startswith(f"{name}:")] if name not in inputs else []
-        )
-        return f"{_shown(min(taken, default=f'{name}:0'))} or {follows}"
+        others = [text for text in inputs if text.startswith(f"{name}:")]
+        taken = f"{name}:0" if name in inputs or not others else min(others)
+        return f"{_shown(taken)} or {follows}"
     waiting = _waiting(offender.node.name, graph_def, without)
     return follows if waiting is None else f"{_shown(waiting)}:0, which waits for it"
 
@@ -230,15 +229,15 @@ class TimeLimit:
     @contextmanager
     def over(self, what: str) -> Iterator[None]:
         """Has the process ended where `what`, such as `RUN`, takes too long; not to be nested."""
-        end_after = self.end_after if self._is_limit else None
-        if end_after is not None:
-            line = f"{self._took(what)}, and does not end: {_MORE_TIME}"
-            end_after(self.seconds + GRACE_SECONDS, line)
+        if self.end_after is None or not self._is_limit:
+            yield
+            return
+        line = f"{self._took(what)}, and does not end: {_MORE_TIME}"
+        self.end_after(self.seconds + GRACE_SECONDS, line)
         try:
             yield
         finally:
-            if end_after is not None:
-                end_after(0.0, "")
+            self.end_after(0.0, "")
 
     def overrun(self, what: str, graph: tf.Graph) -> str:
         """One line on why a run of `graph` may have taken too long: what waits for others."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ from checkpoints.bundle import DType
 from checkpoints.writer import make_fed_callable
 from errors import CheckpointError, first_few
 from metagraph.description import Array, RunnableGraph, TensorInfo, as_numpy_dtype
-from metagraph.graph import attribute_of, joined, nodes_by_op, say_shapes, sub_graph
+from metagraph.graph import attribute_of, joined, nodes_by_op, remake, say_shapes, sub_graph
 from metagraph.importing import (
     disarmed_graph,
     import_disarmed,
@@ -34,7 +34,7 @@ from metagraph.importing import (
 )
 from metagraph.meta import INPUT_OPS, LOOPS, PLACEHOLDERS, MetaGraphFile, node_of
 from metagraph.safety import RANDOM_OPS, RUN, TimeLimit, check_operations, follows_from_inputs
-from metagraph.tables import ByFile, ByRun, Filling, read_vocabulary, vocabulary_path, with_tables
+from metagraph.tables import Filling, read_vocabulary, vocabulary_path, with_tables
 from metagraph.usage import mixing
 from metagraph.variables import RESOURCE_VARIABLE, VARIABLE_OPS, dtype_of, read_values, variable_of
 
@@ -49,21 +49,21 @@ class Step(NamedTuple):
     feeds: Mapping[str, Array]
 
 
-class InferenceGraph(RunnableGraph):
-    """Runs the fetched tensors of a restored graph."""
+class InferenceGraph(RunnableGraph, AbstractContextManager["InferenceGraph"]):
+    """Runs the fetched tensors of a restored graph; its end frees the variables' memory."""
 
     def __init__(
         self,
         session: tf.compat.v1.Session,
         feeds: Mapping[str, tf.Tensor],
         fetches: Mapping[str, tf.Tensor],
-        nodes_by_op: Mapping[str, Sequence[str]],
+        random_nodes: Sequence[str],
         time_limit: TimeLimit,
         is_pure: bool,
     ) -> None:
         self.feeds = tuple(_info(name, tensor) for name, tensor in feeds.items())
         self.fetches = tuple(_info(name, tensor) for name, tensor in fetches.items())
-        self.nodes_by_op = nodes_by_op
+        self.random_nodes = random_nodes
         self.is_pure = is_pure
         self._session = session
         self._fed, self._fetched = feeds, fetches
@@ -72,16 +72,8 @@ class InferenceGraph(RunnableGraph):
             session, [*feeds.values()], [*fetches.values()], timeout_ms=time_limit.milliseconds
         )
 
-    @contextmanager
-    def _one_run(self) -> Iterator[None]:
-        try:
-            with self.time_limit.over(RUN):
-                yield
-        except tf.errors.DeadlineExceededError as error:
-            line = self.time_limit.overrun(RUN, self._session.graph)
-            raise CheckpointError(line) from error
-        except run_errors() as error:
-            raise CheckpointError(f"the graph fails{reason_of_run(error)}") from error
+    def _one_run(self) -> AbstractContextManager[None]:
+        return _running(self._session.graph, RUN, self.time_limit, "the graph fails")
 
     def _run_batch(self, values: Sequence[Array]) -> list[Array]:
         return [  # A single string comes as bytes, not as an array.
@@ -89,26 +81,13 @@ class InferenceGraph(RunnableGraph):
             for result, info in zip(self._run(*values), self.fetches, strict=True)
         ]
 
-    @property
-    def random_nodes(self) -> list[str]:
-        """The nodes that draw anew in each run, a fixed seed or not."""
-        found = self.nodes_by_op.items()
-        return [name for op, names in found if op in RANDOM_OPS for name in names]
-
     def mixing(self, fetch: str) -> str:
         """Names the operations that may, and the way out."""
         fed = zip(self.feeds, self._fed.values(), strict=True)
         return mixing([tensor for info, tensor in fed if info.has_rows], self._fetched[fetch])
 
-    def close(self) -> None:
-        """Frees the session and with it the variables' memory."""
-        self._session.close()
-
-    def __enter__(self) -> InferenceGraph:
-        return self
-
     def __exit__(self, *error: object) -> None:
-        self.close()
+        self._session.close()
 
 
 def load_inference_graph(
@@ -157,21 +136,18 @@ def load_inference_graph(
             }
         graph.finalize()
     steps = restoring.steps(assets)
-    start = f"{_START}, which fills its tables," if restoring.fills_tables else _START
-    with time_limit.over(start):
-        try:
-            # A variable that is fed is written in each run.
-            writes = any(stand_ins[name] is not fed[name] for name in stand_ins)
-            is_pure = follows_from_inputs(nodes) and not writes
-            # A loop in its caller's thread heeds no time limit.
-            alone = side_by_side and is_pure and not LOOPS.intersection(nodes)
-            config = _session_config(optimize, alone)
-            session = _restored_session(graph, steps, time_limit, config)
-            return InferenceGraph(session, fed, fetched, nodes, time_limit, is_pure)
-        except tf.errors.DeadlineExceededError as error:
-            raise CheckpointError(time_limit.overrun(start, graph)) from error
-        except run_errors() as error:  # What is only found out when the graph is first built.
-            raise CheckpointError(f"{meta.path} cannot be run{reason_of_run(error)}") from error
+    start = f"{_START}, which fills its tables," if fillings else _START
+    # A variable that is fed is written in each run.
+    writes = any(stand_ins[name] is not fed[name] for name in stand_ins)
+    is_pure = follows_from_inputs(nodes) and not writes
+    random_nodes = [name for op, names in nodes.items() if op in RANDOM_OPS for name in names]
+    # Some of what is wrong is only found out when the graph is first built.
+    with _running(graph, start, time_limit, f"{meta.path} cannot be run"):
+        # A loop in its caller's thread heeds no time limit.
+        alone = side_by_side and is_pure and not LOOPS.intersection(nodes)
+        config = _session_config(optimize, alone)
+        session = _restored_session(graph, steps, time_limit, config)
+        return InferenceGraph(session, fed, fetched, random_nodes, time_limit, is_pure)
 
 
 def describe_tensors(meta: MetaGraphFile, names: Sequence[str]) -> tuple[TensorInfo, ...]:
@@ -249,6 +225,18 @@ def _session_config(optimize: bool, in_callers_thread: bool) -> tf.compat.v1.Con
         config.graph_options.rewrite_options.disable_meta_optimizer = True
         config.graph_options.optimizer_options.opt_level = -1  # L0; 0 is its default, L1.
     return config
+
+
+@contextmanager
+def _running(graph: tf.Graph, what: str, limit: TimeLimit, failure: str) -> Iterator[None]:
+    """Limits the time of what a session does, and makes a CheckpointError of what it raises."""
+    try:
+        with limit.over(what):
+            yield
+    except tf.errors.DeadlineExceededError as error:
+        raise CheckpointError(limit.overrun(what, graph)) from error
+    except run_errors() as error:
+        raise CheckpointError(f"{failure}{reason_of_run(error)}") from error
 
 
 def _restored_session(
@@ -365,7 +353,7 @@ class Restoring:
     """Operations of our own that give a graph the values of its checkpoint, and the values.
 
     They are added to the graph as data, `graph_def`, before its import: to build them in Python
-    takes longer. `fills_tables` is whether nodes of the graph may be run, to fill tables.
+    takes longer.
     """
 
     def __init__(
@@ -373,13 +361,11 @@ class Restoring:
     ) -> None:
         """Makes the nodes for those of the file's that are imported, `names`."""
         self.graph_def = GraphDef()
-        self.fills_tables = bool(fillings)
-        self._meta = meta
-        self._scope = scope
+        self._meta, self._scope = meta, scope
         found = [n for name, n in meta.nodes.items() if name in names and n.op in VARIABLE_OPS]
         self._assigned = [(variable_of(meta, node), *self._assign(node)) for node in found]
-        self._filled = [(f, *self._fill(f)) for f in fillings if isinstance(f, ByFile)]
-        self._runs = [f.node for f in fillings if isinstance(f, ByRun)]
+        self._filled = [(f, *self._fill(f)) for f in fillings if f.node is None]
+        self._runs = [f.node for f in fillings if f.node is not None]
 
     def steps(self, assets: Mapping[str, str]) -> list[Step]:
         """Reads the values, or raises CheckpointError; the steps are to be run in this order."""
@@ -391,12 +377,12 @@ class Restoring:
                     f"--asset {name}: {self._meta.path} has no such file; {taken}"
                 )
         feeds: dict[str, Array] = {}
-        for filling, keys, values, _ in self._filled:
+        for filling, _, (keys, values) in self._filled:
             node = self._meta.nodes[filling.table]
             kinds = (dtype_of(self._meta, attribute_of(node, k).type) for k in _TABLE_DTYPES)
             path = vocabulary_path(filling, assets)
             feeds[keys], feeds[values] = read_vocabulary(path, filling.text, *kinds)
-        fill = Step([op for *_, op in self._filled], feeds)
+        fill = Step([op for _, op, _ in self._filled], feeds)
         steps = [*self._assignments(), fill, Step(self._runs, {})]
         return [step for step in steps if step.targets]
 
@@ -404,7 +390,7 @@ class Restoring:
         """Reads the variables; the values of one step can be freed before the next are copied."""
         values = read_values(self._meta, [variable for variable, _, _ in self._assigned])
         targets, feeds, size = list[str](), dict[str, Array](), 0
-        for variable, fed, op in self._assigned:
+        for variable, op, (fed,) in self._assigned:
             value = values.pop(variable.name)
             if targets and size + value.nbytes > _BYTES_A_STEP:
                 yield Step(targets, feeds)
@@ -414,34 +400,30 @@ class Restoring:
             size += value.nbytes
         yield Step(targets, feeds)
 
-    def _assign(self, variable: NodeDef) -> tuple[str, str]:
-        """Adds an assignment; returns the tensor to feed and the operation to run."""
+    def _assign(self, variable: NodeDef) -> tuple[str, list[str]]:
         dtype = attribute_of(variable, "dtype").type
-        value = self._placeholder(dtype)
         if variable.op == RESOURCE_VARIABLE:
-            assign = self._node("AssignVariableOp", [variable.name, value])
-            assign.attr["dtype"].type = dtype
-        else:
-            assign = self._node("Assign", [variable.name, value])
-            assign.attr["T"].type = dtype
-            assign.attr["validate_shape"].b = False  # The shape has been compared already.
-        return f"{value}:0", assign.name
+            return self._add("AssignVariableOp", variable.name, {"dtype": dtype})
+        names = self._add("Assign", variable.name, {"T": dtype})
+        # The shape has been compared already.
+        self.graph_def.node[-1].attr["validate_shape"].b = False
+        return names
 
-    def _fill(self, filling: ByFile) -> tuple[str, str, str]:
-        """Adds what fills a table: the tensors of keys and values to feed, the operation to run."""
+    def _fill(self, filling: Filling) -> tuple[str, list[str]]:
         table = self._meta.nodes[filling.table]
-        dtypes = [attribute_of(table, name).type for name in _TABLE_DTYPES]
-        keys, values = (self._placeholder(dtype) for dtype in dtypes)
+        key, value = (attribute_of(table, name).type for name in _TABLE_DTYPES)
         version = "V2" if table.op.endswith("V2") else ""
-        fill = self._node(f"InitializeTable{version}", [table.name, keys, values])
-        fill.attr["Tkey"].type, fill.attr["Tval"].type = dtypes
-        return f"{keys}:0", f"{values}:0", fill.name
+        return self._add(f"InitializeTable{version}", table.name, {"Tkey": key, "Tval": value})
 
-    def _placeholder(self, dtype: int) -> str:
-        node = self._node("Placeholder", [])
-        node.attr["dtype"].type = dtype
+    def _add(self, op: str, target: str, dtypes: Mapping[str, int]) -> tuple[str, list[str]]:
+        """Adds an operation that gives a node values; its name, and the tensors to feed them by.
+
+        Of each value, the dtype is an attribute of the operation.
+        """
+        fed = [self._node("Placeholder", [], {"dtype": dtype}) for dtype in dtypes.values()]
+        return self._node(op, [target, *fed], dtypes), [f"{name}:0" for name in fed]
+
+    def _node(self, op: str, inputs: Sequence[str], dtypes: Mapping[str, int]) -> str:
+        node = self.graph_def.node.add(name=f"{self._scope}/{len(self.graph_def.node)}")
+        remake(node, op, inputs, dtypes)
         return str(node.name)
-
-    def _node(self, op: str, inputs: Sequence[str]) -> NodeDef:
-        name = f"{self._scope}/{len(self.graph_def.node)}"
-        return self.graph_def.node.add(name=name, op=op, input=inputs)

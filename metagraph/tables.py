@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -62,23 +62,14 @@ class TextFormat(NamedTuple):
     offset: int = 0
 
 
-class ByRun(NamedTuple):
-    """A table that is filled by running a node of the graph."""
+class Filling(NamedTuple):
+    """A table, and what fills it: a node of the graph that is run, or else a text file."""
 
     table: str
-    node: str
-
-
-class ByFile(NamedTuple):
-    """A table that is filled from a text file."""
-
-    table: str
-    names: Sequence[str]  # Its tensor, its path where the graph was made, its base name.
-    bundled: str | None  # The file of the SavedModel, if there is one.
-    text: TextFormat  # What a line of it gives.
-
-
-Filling: TypeAlias = ByRun | ByFile
+    node: str | None = None
+    text: TextFormat = TextFormat(0, 0)  # What a line of the file gives.
+    names: Sequence[str] = ()  # Its path where the graph was made, its tensor, its base name.
+    bundled: str | None = None  # The file of the SavedModel, if there is one.
 
 
 def with_tables(
@@ -90,13 +81,13 @@ def with_tables(
     all_fillings = list(_fillings(meta)) if tables else []
     while tables != before:
         fillings = _chosen(meta, all_fillings, tables)
-        runs = [f"{filling.node}:0" for filling in fillings if isinstance(filling, ByRun)]
+        runs = [f"{filling.node}:0" for filling in fillings if filling.node is not None]
         needed = sub_graph(meta, [*fetches, *runs], feeds)
         tables, before = _tables(meta, needed), tables
     return needed, fillings
 
 
-def vocabulary_path(filling: ByFile, assets: Mapping[str, str]) -> str:
+def vocabulary_path(filling: Filling, assets: Mapping[str, str]) -> str:
     """The file that a table is filled from: that of `assets`, by any of its names, or its own.
 
     CheckpointError where there is none, or its own is a link elsewhere, perhaps to a secret.
@@ -158,7 +149,7 @@ def _chosen(
     """
     listed = set(meta.collection("table_initializer").node_list.value)
     by_table: dict[str, Filling] = {}
-    for filling in sorted(fillings, key=lambda f: not (isinstance(f, ByRun) and f.node in listed)):
+    for filling in sorted(fillings, key=lambda f: f.node not in listed):
         by_table.setdefault(_identity(meta.nodes[filling.table]), filling)
     found = (
         (name, by_table.pop(_identity(meta.nodes[name]), None))
@@ -186,10 +177,10 @@ def _fillings(meta: MetaGraphFile) -> Iterator[Filling]:
             if node.op in _FROM_TEXT:
                 yield _by_file(meta, view, node, table)
             elif len(inputs) == 3:  # Keys and values come as tensors.
-                yield ByRun(table, view.root_of(node))
+                yield Filling(table, view.root_of(node))
 
 
-def _by_file(meta: MetaGraphFile, view: View, node: NodeDef, table: str) -> ByFile:
+def _by_file(meta: MetaGraphFile, view: View, node: NodeDef, table: str) -> Filling:
     text = TextFormat(
         key_index=attribute_of(node, "key_index").i,
         value_index=attribute_of(node, "value_index").i,
@@ -199,7 +190,7 @@ def _by_file(meta: MetaGraphFile, view: View, node: NodeDef, table: str) -> ByFi
     )
     found = _file_name(meta, source(view, data_inputs(node)[1]))
     if found is None or found.name is None:
-        return ByFile(table, (), None, text)
+        return Filling(table, text=text)
     names = [found.name, node_of(found.name)]
     path = text_at(found.node, 0)
     bundled = None
@@ -209,7 +200,7 @@ def _by_file(meta: MetaGraphFile, view: View, node: NodeDef, table: str) -> ByFi
             bundled = bundled_asset(meta, asset.filename)
     if path:
         names = [path, *names, re.split(r"[/\\]", path)[-1]]
-    return ByFile(table, tuple(names), bundled, text)
+    return Filling(table, text=text, names=names, bundled=bundled)
 
 
 def _file_name(meta: MetaGraphFile, found: Output | None) -> Output | None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 from errors import first_few
 from metagraph.description import TensorInfo, constant, format_shape
-from metagraph.graph import SubGraph, is_source
+from metagraph.graph import SubGraph, is_source, reached
 from metagraph.meta import INPUT_OPS, MetaGraphFile, node_of, output_index
 from metagraph.safety import RANDOM_OPS
 from metagraph.variables import VARIABLE_OPS
@@ -92,8 +92,7 @@ def _filled(meta: MetaGraphFile) -> set[str]:
     untold = {name: len(names) for name, names in meta.takers.items()}
     waiting = list(filled)
     while waiting:
-        for text in meta.taken[waiting.pop()]:
-            name = node_of(text)
+        for name in meta.givers(waiting.pop()):
             untold[name] -= 1
             if not untold[name] and name not in filled and meta.nodes[name].op not in _HEADS:
                 filled.add(name)
@@ -153,7 +152,7 @@ def _features(meta: MetaGraphFile, needs: Mapping[str, Collection[str]]) -> set[
     A product of two values, as in a metric, is no layer of weights.
     """
     layers = _layers(meta, needs)
-    weighted = [x for x in layers if any(node_of(text) not in needs for text in meta.taken[x])]
+    weighted = [x for x in layers if not needs.keys() >= {*meta.givers(x)}]
     return set[str]().union(*(needs[name] for name in weighted or needs))
 
 
@@ -163,11 +162,8 @@ def _layers(meta: MetaGraphFile, names: Iterable[str]) -> list[str]:
 
 def _ends(meta: MetaGraphFile, needs: Mapping[str, Collection[str]]) -> Iterator[str]:
     """The nodes that may be outputs, in the file's order; of copies of one, the last."""
-    under_layers, waiting = set[str](), _layers(meta, needs)
-    while waiting:
-        before = {node_of(text) for text in meta.taken[waiting.pop()]} - under_layers
-        under_layers |= before
-        waiting += before
+    taken_by_layers = [giver for name in _layers(meta, needs) for giver in meta.givers(name)]
+    under_layers = reached(taken_by_layers, meta.givers)
     for name in meta.nodes:
         takers = [taker for taker in meta.takers.get(name, ()) if taker in needs]
         if name not in needs or name in under_layers:
@@ -201,7 +197,7 @@ def _is_reduced(
     op = meta.nodes[name].op
     if op not in _SUMMED or not most:
         return op in _REDUCTIONS
-    sources = [source for text in meta.taken[name] if (source := node_of(text)) in needs]
+    sources = [giver for giver in meta.givers(name) if giver in needs]
     return bool(sources) and all(_is_reduced(meta, needs, x, most - 1) for x in sources)
 
 
@@ -241,12 +237,10 @@ def says_switch(name: str) -> bool:
     return bool(_INVERTED.search(name) or _TRAINING.search(name))
 
 
-class RoleFinder:
+class RoleFinder(NamedTuple):
     """Tells what the values decide that a sub-graph is computed from."""
 
-    def __init__(self, needed: SubGraph) -> None:
-        self._meta = needed.meta
-        self._needed = needed.names
+    needed: SubGraph
 
     def role(self, info: TensorInfo) -> Role | None:
         """What a placeholder, or a variable, decides; None where it is not known."""
@@ -263,16 +257,17 @@ class RoleFinder:
 
     def _compared(self, node: str) -> Role | None:
         """By what random numbers are compared with: the number, or one minus it."""
+        meta = self.needed.meta
         waiting, seen = [(node, Role.KEEP, Role.RATE)], set[str]()
         while waiting:
             name, kept, dropped = waiting.pop()
             if name in seen:
                 continue
             seen.add(name)
-            takers = self._meta.takers.get(name, ())
-            for taker in (taker for taker in takers if taker in self._needed):
-                inputs = self._inputs(taker)
-                op, second = self._meta.nodes[taker].op, inputs[-1] == name
+            takers = meta.takers.get(name, ())
+            for taker in (taker for taker in takers if taker in self.needed.names):
+                inputs = meta.givers(taker)
+                op, second = meta.nodes[taker].op, inputs[-1] == name
                 if op in _SAME:
                     waiting.append((taker, kept, dropped))
                 elif op == "Sub" and second:
@@ -285,13 +280,11 @@ class RoleFinder:
 
     def _is_random(self, name: str, near: int = _NEAR) -> bool:
         """Whether a few operations at most lie between random numbers and a node."""
-        op = self._meta.nodes[name].op
-        if near > 0 and (op in RANDOM_OPS or op.startswith(_STATELESS)):
-            return True
-        return near > 0 and any(self._is_random(text, near - 1) for text in self._inputs(name))
-
-    def _inputs(self, name: str) -> list[str]:
-        return [node_of(text) for text in self._meta.taken[name]]
+        if near == 0:
+            return False
+        op, givers = self.needed.meta.nodes[name].op, self.needed.meta.givers(name)
+        drawn = op in RANDOM_OPS or op.startswith(_STATELESS)
+        return drawn or any(self._is_random(giver, near - 1) for giver in givers)
 
 
 # What mixes the rows of a run, so that the result of one depends on the others.

@@ -241,13 +241,13 @@ def _look_up() -> None:
 def test_the_import_has_its_own_clock(
     tmp_path: Path, build: Callable[[], None], filled: str
 ) -> None:
-    """What ends the process is set before the import and before the start, and called off."""
+    """What ends the process is set before the import, the start and a run, and called off."""
     lines: list[str] = []
     limit = TimeLimit(9, lambda seconds, line: lines.append(line if seconds else "stop"))
-    load_inference_graph(saved(tmp_path, build), ["y:0"], time_limit=limit).close()
+    run(saved(tmp_path, build), ["y:0"], time_limit=limit)
     start = f"the start of the graph{filled}"
     found = [line.partition(" took")[0] for line in lines]
-    assert found == ["the import of the graph", "stop", start, "stop"]
+    assert found == ["the import of the graph", "stop", start, "stop", "one run", "stop"]
     assert not [line for line in lines if "--batch_size" in line]
 
 
