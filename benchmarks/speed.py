@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from benchmarks import measuring, peers
-from benchmarks.measuring import Figure, compare, rate, seconds, training_speed
+from benchmarks.measuring import Figure, compare, rate, training_speed
 from cli.fields import flag
 from cli.run import run
 from cli.terminal import ONEDNN_VARIABLE
@@ -99,19 +99,35 @@ def _loaded(
 
 def _process(folder: Path) -> Iterator[str]:
     """A run of train_cnn.py on the ramp against the shortest script for it."""
+    ours = ("train_cnn.py", "--data=ramp", "--ckpt_dir={new}")
+    theirs = ("benchmarks/minimal_tf1.py", "{new}")
+    figures = (partial(_cost, folder, time.perf_counter, command) for command in (ours, theirs))
+    yield compare("train_cnn.py as a process / minimal TF1 script", *figures, "s", "at most 1.05")
 
-    def process(*command: str) -> float:
-        with tempfile.TemporaryDirectory(dir=folder) as run:
-            filled = [part.format(run=run) for part in command]
-            return seconds(lambda: measuring.python(*filled))
 
-    yield compare(
-        "train_cnn.py as a process / minimal TF1 script",
-        partial(process, "train_cnn.py", "--data=ramp", "--ckpt_dir={run}/ours"),
-        partial(process, "benchmarks/minimal_tf1.py", "{run}/theirs"),
-        "s",
-        "at most 1.05",
-    )
+def _commands(folder: Path) -> Iterator[str]:
+    """CPU seconds of whole commands against a plain `import tensorflow`."""
+    measuring.python("train_linear.py", f"--ckpt_dir={folder}/run")
+    theirs = partial(_cost, folder, _cpu_seconds, ("-c", "import tensorflow"))
+    for name, command in COMMANDS.items():
+        ours = partial(_cost, folder, _cpu_seconds, command)
+        yield compare(name, ours, theirs, "s", "CPU; theirs is `import tensorflow`")
+
+
+def _cost(folder: Path, clock: Callable[[], float], command: Sequence[str]) -> float:
+    """How far a clock goes on while Python runs with these arguments; COMMANDS has the names."""
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        filled = [text.format(run=folder / "run", new=f"{place}/new") for text in command]
+        started = clock()
+        ended = measuring.python(*filled, check=False)
+        if ended.returncode and ended.stderr:  # Without a word, it has found a difference.
+            raise OSError(ended.stderr)
+        return clock() - started
+
+
+def _cpu_seconds() -> float:
+    """User and system time of all processes so far that this one has waited for."""
+    return sum(os.times()[2:4])
 
 
 def _training(batch_size: int, folder: Path) -> Iterator[str]:
@@ -214,31 +230,6 @@ def _start(folder: Path) -> Iterator[str]:
 
     name = f"ready to run and one row, {nodes:,} nodes / plain import"
     yield compare(name, ours, theirs, "s", "at most 1.0")
-
-
-def _commands(folder: Path) -> Iterator[str]:
-    """CPU seconds of whole commands against a plain `import tensorflow`."""
-    trained = folder / "run"
-    measuring.python("train_linear.py", f"--ckpt_dir={trained}")
-
-    def ours(command: Sequence[str]) -> float:
-        with tempfile.TemporaryDirectory(dir=folder) as place:
-            return _cpu_seconds(*(text.format(run=trained, new=f"{place}/new") for text in command))
-
-    theirs = partial(_cpu_seconds, "-c", "import tensorflow")
-    for name, command in COMMANDS.items():
-        bound = "CPU; theirs is `import tensorflow`"
-        yield compare(name, partial(ours, command), theirs, "s", bound)
-
-
-def _cpu_seconds(*arguments: str) -> float:
-    """User and system time of a Python process and of those that it waited for."""
-    before = os.times()
-    ended = measuring.python(*arguments, check=False)
-    if ended.returncode and ended.stderr:  # Without a word, it has found a difference.
-        raise OSError(ended.stderr)
-    after = os.times()
-    return sum(after[2:4]) - sum(before[2:4])
 
 
 def _reading(folder: Path) -> Iterator[str]:
