@@ -4,7 +4,7 @@ Bytes are changed, as an accident does, or the structure, as a stranger may. Eve
 by a random.Random, so that its seed makes it again.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -214,27 +214,23 @@ def _change_field(proto: MetaGraphDef, draw: Random) -> None:
     if isinstance(value, Message):
         value.Clear()
         value.SetInParent()
-    elif not field.is_repeated:
-        setattr(message, field.name, _drawn(field, proto, draw))
-    elif _is_map(field):
+    elif isinstance(value, MutableMapping):
         _change_map(value, draw)
-    else:
+    elif field.is_repeated:
         _change_list(value, field, proto, draw)
-
-
-def _is_map(field: FieldDescriptor) -> bool:
-    return field.message_type is not None and bool(field.message_type.GetOptions().map_entry)
+    else:
+        setattr(message, field.name, _drawn(field, proto, draw))
 
 
 def _messages(message: Message, field: FieldDescriptor) -> list[Message]:
     """What a field holds, as far as it is messages."""
     held = getattr(message, field.name)
-    if _is_map(field):
+    if isinstance(held, MutableMapping):
         held = [held[key] for key in sorted(held)]
     return [one for one in (held if field.is_repeated else [held]) if isinstance(one, Message)]
 
 
-def _change_map(value: Any, draw: Random) -> None:
+def _change_map(value: MutableMapping[Any, Any], draw: Random) -> None:
     """An entry is gone, or has what another has, perhaps under a key that is new."""
     if not value:
         return
