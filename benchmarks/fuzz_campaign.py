@@ -69,7 +69,7 @@ def run_campaign(request: Request, folder: Path) -> Counter[str]:
     """Tries the mutations `first`, `first` + 1 and so on of a seed; no session may exist yet.
 
     Returns:
-      How often each outcome was seen; what must not be begins with DEFECT, and has its number.
+      How often each outcome was seen; what must not be has its number, and DEFECT.
     """
     _prepare(folder)
     found: Counter[str] = Counter()
@@ -113,28 +113,21 @@ def run_batch(
 
     child = fork(work, str(folder / LOG))
     sender.close()
-    number = numbers.start
+    outcomes: list[str] = []
     with receiver, suppress(EOFError):  # At the process's end.
         while receiver.poll(HANG_SECONDS):
-            found[_numbered(receiver.recv(), number)] += 1
-            number += 1
+            outcomes.append(receiver.recv())
         os.kill(child, signal.SIGKILL)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if number == numbers.stop:
-        return number
-    outcome = f"DEFECT crash, exit code {status}: {_last_lines(folder)}"
-    if status == -signal.SIGALRM:
-        outcome = "ended by the time limit"
-    elif status == -signal.SIGKILL:
-        outcome = f"DEFECT hang: {_last_lines(folder)}"
-    found[_numbered(outcome, number)] += 1
-    return number + 1
-
-
-def _numbered(outcome: str, number: int) -> str:
-    """The outcome; a defect with the number of the mutation that shows it."""
-    kind, mark, text = outcome.partition(":")
-    return f"{kind}, mutation {number}:{text}" if mark else outcome
+    if len(outcomes) < len(numbers):
+        if status == -signal.SIGALRM:
+            outcomes.append("ended by the time limit")
+        else:
+            kind = "hang" if status == -signal.SIGKILL else f"crash, exit code {status}"
+            outcomes.append(f"DEFECT {kind}: {_last_lines(folder)}")
+    for number, outcome in zip(numbers, outcomes, strict=False):
+        found[f"mutation {number}: {outcome}" if "DEFECT" in outcome else outcome] += 1
+    return numbers.start + len(outcomes)
 
 
 def _last_lines(folder: Path) -> str:
