@@ -99,10 +99,12 @@ def _loaded(
 
 def _process(folder: Path) -> Iterator[str]:
     """A run of train_cnn.py on the ramp against the shortest script for it."""
-    ours = ("train_cnn.py", "--data=ramp", "--ckpt_dir={new}")
-    theirs = ("benchmarks/minimal_tf1.py", "{new}")
-    figures = (partial(_cost, folder, time.perf_counter, command) for command in (ours, theirs))
-    yield compare("train_cnn.py as a process / minimal TF1 script", *figures, "s", "at most 1.05")
+    figure = partial(_cost, folder, time.perf_counter)
+    ours = partial(figure, ("train_cnn.py", "--data=ramp", "--ckpt_dir={new}"))
+    theirs = partial(figure, ("benchmarks/minimal_tf1.py", "{new}"))
+    yield compare(
+        "train_cnn.py as a process / minimal TF1 script", ours, theirs, "s", "at most 1.05"
+    )
 
 
 def _commands(folder: Path) -> Iterator[str]:
