@@ -7,35 +7,32 @@ flipped, is cut short, is overwritten with zeros in a part, or is deleted; then 
 to its end and compared with one that was never stopped. Exits 1 when anything wrong was not found.
 """
 
-import functools
 import os
 import random
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from unittest import TestCase
 
-from benchmarks.measuring import LASTING, lasting, report, run_flags, train_line, train_network
+from benchmarks.measuring import CNN, LASTING, LINE, Trainer, lasting, report, run_flags
 from cli.fields import flag
 from cli.run import run
 from cli.terminal import import_tensorflow
 
-_TRAINERS: Mapping[str, Callable[..., None]] = {
-    "linear": train_line,
-    "cnn": functools.partial(train_network, "--data=ramp"),
-}
 _HALF, _WHOLE = 30, 40  # Steps; each is logged as the last of its run, so 10 divides both.
-_EVERY = (5, 10)  # steps are saved, and logged
+_FLAGS = run_flags(_WHOLE, save_every=5, log_every=10)
+LINEAR = LINE._replace(flags=_FLAGS)
+_TRAINERS = (LINEAR, CNN._replace(flags=(*_FLAGS, "--data=ramp")))
 
 
 class Run(NamedTuple):
     """One kind of run."""
 
-    train: Callable[..., None]  # Takes the flags of a run.
+    trainer: Trainer
     stopped: Path  # A folder in which it stopped half way.
     expected: dict[str, bytes]  # The lasting files of one that never stopped.
 
@@ -51,7 +48,8 @@ class Request:
 def main(request: Request) -> int:
     """Runs the campaign and prints what was found."""
     import_tensorflow()
-    return report(request.damages, "damages", request.seed, run_campaign)
+    work = partial(run_campaign, damages=request.damages, seed=request.seed)
+    return report(request.damages, "damages", work)
 
 
 def run_campaign(folder: Path, damages: int, seed: int) -> Counter[str]:
@@ -63,71 +61,61 @@ def run_campaign(folder: Path, damages: int, seed: int) -> Counter[str]:
     draw = random.Random(seed)  # noqa: S311 (damage, not secrets)
     found: Counter[str] = Counter()
     with open(os.devnull, "w") as silence, redirect_stderr(silence):
-        runs = [prepare(folder, name) for name in _TRAINERS]
+        runs = [prepare(folder, trainer) for trainer in _TRAINERS]
         for number in range(damages):
-            each = runs[number % len(runs)]
-            path = folder / f"damaged-{number}"
+            each, path = runs[number % len(runs)], folder / "damaged"
             shutil.copytree(each.stopped, path)
-            kind, name = _damage(path, draw)
-            found[f"{kind} {_part(name)}"] += 1
-            lost_manifest = kind == "delete" and _part(name) == "manifest"
-            found[go_on(each, path, name, lost_manifest=lost_manifest)] += 1
+            damage = _damage(path, draw)
+            found.update((damage, go_on(each, path, damage)))
             shutil.rmtree(path)
     return found
 
 
-def prepare(folder: Path, name: str) -> Run:
-    """Trains the model of this name twice: to the end, and half way."""
-    train = _TRAINERS[name]
-    unbroken, stopped = folder / f"{name}-unbroken", folder / f"{name}-stopped"
-    train(*run_flags(unbroken, _WHOLE, *_EVERY))
-    train(*run_flags(stopped, _HALF, *_EVERY))
-    return Run(train, stopped, lasting(unbroken))
+def prepare(folder: Path, trainer: Trainer) -> Run:
+    """Trains twice: to the end, and half way."""
+    unbroken, stopped = (folder / f"{trainer.script.__name__}-{n}" for n in (_WHOLE, _HALF))
+    trainer.train(unbroken)
+    trainer.train(stopped, f"--train_steps={_HALF}")
+    return Run(trainer, stopped, lasting(unbroken))
 
 
-def _damage(path: Path, draw: random.Random) -> tuple[str, str]:
-    """Damages one file of the folder; returns how, and its name."""
+def _damage(path: Path, draw: random.Random) -> str:
+    """Damages one file of the folder; returns how, and which part of a checkpoint it is."""
     names = sorted(p.name for p in path.iterdir() if p.name.startswith(("my-model-", "checkpoint")))
     names += 2 * [n for n in names if f"-{_HALF}." in n]  # The newest is what a rerun starts from.
-    name, kind = draw.choice(names), draw.choice(("flip", "truncate", "zeros", "delete"))
-    file = path / name
+    file, kind = path / draw.choice(names), draw.choice(("flip", "truncate", "zeros", "delete"))
     content = bytearray(file.read_bytes())
     place = draw.randrange(len(content))
     if kind == "flip":
         content[place] ^= 1 << draw.randrange(8)
     elif kind == "truncate":
         del content[place:]
-    else:
+    elif kind == "zeros":
         end = min(len(content), place + draw.choice((1, 16, 512, 4096, len(content))))
         content[place:end] = bytes(end - place)
     file.write_bytes(content)
     if kind == "delete":
         file.unlink()
-    return kind, name
+    return f"{kind} {file.suffix.split('-')[0].lstrip('.') or 'state'}"
 
 
-def _part(name: str) -> str:
-    """Which part of a checkpoint a file is."""
-    return Path(name).suffix.split("-")[0].lstrip(".") or "state"
-
-
-def go_on(each: Run, path: Path, damaged: str, *, lost_manifest: bool) -> str:
+def go_on(each: Run, path: Path, damage: str) -> str:
     """Continues a run in `path`, a damaged copy of where it stopped, to its end.
 
-    `lost_manifest` says whether the damage is that a manifest was deleted. Returns what was seen.
+    The `damage` is how and to which part, such as "flip data". Returns what was seen.
     """
     from errors import CheckpointError, TrainingError
 
     try:
         with TestCase().assertLogs("absl") as log:  # A run always logs where it begins.
-            each.train(*run_flags(path, _WHOLE, *_EVERY))
+            each.trainer.train(path)
     except (CheckpointError, TrainingError):
         return "LOST: the run does not go on"
     text = "\n".join(log.output)
     if "at step 0" in text:
         return "LOST: the run started over"
-    if not _equal(lasting(path), each.expected, lost_manifest=lost_manifest):
-        return f"LOST: wrong bytes after damage to {_part(damaged)}"
+    if not _equal(lasting(path), each.expected, lost_manifest=damage == "delete manifest"):
+        return f"LOST: wrong bytes after damage to {damage.split()[1]}"
     if "stepping over" in text:
         return "found, said and stepped over"
     return "harmless: every byte as if there had been no damage"

@@ -9,51 +9,43 @@ mutations, with a limit on time and memory. Exits 1 with the numbers of the defe
 alone is `--first=123 --mutations=1` of the same seed, and --keep=folder leaves its file there.
 """
 
-import dataclasses
 import os
 import resource
-import select
 import shutil
 import signal
-import tempfile
-import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
+from multiprocessing import Pipe
 from pathlib import Path
 from random import Random
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 from absl import logging
 
-from benchmarks.measuring import fork
+from benchmarks.measuring import fork, report
 from cli.fields import flag
-from cli.run import run
+from cli.run import limit_memory, run
 from cli.terminal import import_tensorflow
+from errors import UserError
+
+if TYPE_CHECKING:
+    from prediction.request import PredictConfig
 
 BATCH = 100  # mutations a process
 RUN_SECONDS = 3.0  # what a graph's run is given
 HANG_SECONDS = 30.0  # after which a mutation counts as hung
-MORE_BYTES = 4 * 2**30  # of address space, beyond what TensorFlow has after its import
+MOST_BYTES = 4 * 2**30  # that a process may allocate
 
-
-class Results(NamedTuple):
-    """How often each outcome was seen, and a line for each defect, with the mutation's number."""
-
-    outcomes: Counter[str]
-    defects: list[str]
-
-
-class Place(NamedTuple):
-    """Where a campaign works."""
-
-    models: Path  # The whole checkpoints.
-    work: Path  # The checkpoint that a mutation is tried on.
-    cwd: Path  # An empty folder to be in.
-    rows: Path  # A .npy file for --input.
-    log: Path  # What the processes write to stderr.
+# Names in a campaign's folder.
+_MODELS = "models"  # The whole checkpoints.
+_WORK = "work"  # The checkpoint that a mutation is tried on.
+_CWD = "cwd"  # An empty folder to be in.
+_ROWS = "rows.npy"  # For --input.
+LOG = "log"  # What the processes write to stderr.
 
 
 @dataclass(frozen=True)
@@ -70,146 +62,102 @@ def main(request: Request) -> int:
     """Runs the campaign and prints what was found."""
     import_tensorflow(intra_op_threads=1)
     logging.get_absl_logger().setLevel("ERROR")
-    with tempfile.TemporaryDirectory() as folder:
-        started = time.monotonic()
-        found = run_campaign(Path(folder), request.first, request.mutations, request.seed)
-        if request.keep:
-            shutil.copytree(Path(folder) / "work", request.keep, dirs_exist_ok=True)
-    print(f"{request.mutations} mutations in {time.monotonic() - started:.0f} s")
-    for outcome, count in sorted(found.outcomes.items()):
-        print(f"  {outcome}: {count}")
-    for defect in found.defects:
-        print(defect)
-    return 1 if found.defects else 0
+    return report(request.mutations, "mutations", partial(run_campaign, request))
 
 
-def run_campaign(folder: Path, first: int, mutations: int, seed: int) -> Results:
-    """Tries the mutations `first`, `first` + 1 and so on of a seed; no session may exist yet."""
-    place = _prepare(folder)
-    results = Results(Counter(), [])
-    number, end = first, first + mutations
+def run_campaign(request: Request, folder: Path) -> Counter[str]:
+    """Tries the mutations `first`, `first` + 1 and so on of a seed; no session may exist yet.
+
+    Returns:
+      How often each outcome was seen; what must not be has its number, and DEFECT.
+    """
+    _prepare(folder)
+    found: Counter[str] = Counter()
+    number, end = request.first, request.first + request.mutations
     while number < end:
-        stop = min(number + BATCH, end)
-        number = run_batch(place, range(number, stop), partial(_try, place, seed), results)
-    return results
+        numbers = range(number, min(number + BATCH, end))
+        number = run_batch(folder, numbers, partial(_try, folder, request.seed), found)
+    if request.keep:
+        shutil.copytree(folder / _WORK, request.keep, dirs_exist_ok=True)
+    return found
 
 
-def make_place(folder: Path) -> Place:
-    """A place in a folder, with nothing in it yet."""
-    place = Place(*(folder / name for name in ("models", "work", "cwd", "rows.npy", "log")))
-    place.cwd.mkdir()
-    return place
-
-
-def _prepare(folder: Path) -> Place:
+def _prepare(folder: Path) -> None:
     """The models are written by a process of their own, as that takes sessions."""
     import numpy as np
 
     from benchmarks.graph_mutations import ROWS, write_models
 
-    place = make_place(folder)
-    np.save(place.rows, ROWS)
-    child, read_end = _start(place, lambda _: write_models(place.models))
-    os.close(read_end)
-    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0:
-        raise RuntimeError(f"the models cannot be written: {_last_lines(place.log)}")
-    return place
+    for name in (_WORK, _CWD):
+        (folder / name).mkdir()
+    np.save(folder / _ROWS, ROWS)
+    child = fork(partial(write_models, folder / _MODELS), str(folder / LOG))
+    if os.waitpid(child, 0)[1]:
+        raise RuntimeError(f"the models cannot be written: {_last_lines(folder)}")
 
 
-def _start(place: Place, work: Callable[[int], None]) -> tuple[int, int]:
-    """Starts a process, whose stderr goes to the log; returns its number and a pipe from it."""
-    read_end, write_end = os.pipe()
-
-    def work_there() -> None:
-        os.chdir(place.cwd)
-        work(write_end)
-
-    child = fork(work_there, str(place.log))
-    os.close(write_end)
-    return child, read_end
-
-
-def run_batch(place: Place, numbers: range, attempt: Callable[[int], str], results: Results) -> int:
+def run_batch(
+    folder: Path, numbers: range, attempt: Callable[[int], str], found: Counter[str]
+) -> int:
     """Tries some mutations in a process; returns the number of the first that is left to try.
 
-    `attempt` tries one and returns the outcome, in a line; `results` are added to.
+    `attempt` tries one and returns the outcome, in a line; `found` is added to.
     """
+    receiver, sender = Pipe(duplex=False)
 
-    def work(write_end: int) -> None:
-        _limit_memory()
+    def work() -> None:
+        limit_memory(MOST_BYTES)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         for number in numbers:
-            os.write(write_end, (attempt(number) + "\n").encode())
+            sender.send(attempt(number))
 
-    child, read_end = _start(place, work)
-    number = numbers.start
-    for outcome in _lines(read_end):
-        if outcome is None:
-            os.kill(child, signal.SIGKILL)
-            break
-        results.outcomes[outcome.partition(":")[0]] += 1
-        if outcome.startswith("DEFECT"):
-            results.defects.append(f"mutation {number}: {outcome}")
-        number += 1
-    os.close(read_end)
+    child = fork(work, str(folder / LOG))
+    sender.close()
+    outcomes: list[str] = []
+    with receiver, suppress(EOFError):  # At the process's end.
+        while receiver.poll(HANG_SECONDS):
+            outcomes.append(receiver.recv())
+        os.kill(child, signal.SIGKILL)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if number == numbers.stop:
-        return number
-    if status == -signal.SIGALRM:
-        results.outcomes["ended by the time limit"] += 1
-        return number + 1
-    kind = "DEFECT hang" if status == -signal.SIGKILL else f"DEFECT crash, exit code {status}"
-    results.outcomes[kind] += 1
-    results.defects.append(f"mutation {number}: {kind}: {_last_lines(place.log)}")
-    return number + 1
+    if len(outcomes) < len(numbers):
+        if status == -signal.SIGALRM:
+            outcomes.append("ended by the time limit")
+        else:
+            kind = "hang" if status == -signal.SIGKILL else f"crash, exit code {status}"
+            outcomes.append(f"DEFECT {kind}: {_last_lines(folder)}")
+    for number, outcome in zip(numbers, outcomes, strict=False):
+        found[f"mutation {number}: {outcome}" if "DEFECT" in outcome else outcome] += 1
+    return numbers.start + len(outcomes)
 
 
-def _limit_memory() -> None:
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    limit = pages * resource.getpagesize() + MORE_BYTES
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def _lines(read_end: int) -> Iterator[str | None]:
-    """The lines that a process writes; None, at last, where it takes too long over one."""
-    rest = b""
-    while select.select([read_end], [], [], HANG_SECONDS)[0]:
-        content = os.read(read_end, 65536)
-        if not content:
-            return
-        *lines, rest = (rest + content).split(b"\n")
-        yield from (line.decode() for line in lines)
-    yield None
-
-
-def _last_lines(log: Path) -> str:
-    lines = log.read_text(errors="replace").splitlines()
+def _last_lines(folder: Path) -> str:
+    lines = (folder / LOG).read_text(errors="replace").splitlines()
     return " | ".join(line[:300] for line in lines[-4:])
 
 
-def _try(place: Place, seed: int, number: int) -> str:
+def _try(folder: Path, seed: int, number: int) -> str:
     """Lists and predicts with one mutation; returns the outcome in one line."""
     from benchmarks.graph_mutations import mutate
     from prediction.request import PredictConfig
 
+    os.chdir(folder / _CWD)
     draw = Random(f"{seed}/{number}")  # noqa: S311 (damage, not secrets)
-    shutil.rmtree(place.work, ignore_errors=True)
-    model = draw.choice(sorted(place.models.iterdir()))
-    shutil.copytree(model, place.work)
-    meta = place.work / "m.meta"
-    meta.write_bytes(mutate(meta.read_bytes(), draw, str(place.cwd / "victim")))
-    before = snapshot(place)
-    fetch = draw.choice(([], ["y"]))
+    work = folder / _WORK
+    shutil.rmtree(work)
+    shutil.copytree(draw.choice(sorted((folder / _MODELS).iterdir())), work)
+    meta = work / "m.meta"
+    meta.write_bytes(mutate(meta.read_bytes(), draw, str(folder / _CWD / "victim")))
+    before = snapshot(folder)
     config = PredictConfig(
         str(meta),
-        fetch=fetch,
-        input=[str(place.rows)],
+        fetch=draw.choice(([], ["y"])),
+        input=[str(folder / _ROWS)],
         time_limit=RUN_SECONDS,
         end_after=_end_after,
     )
-    listed = _outcome("listed", dataclasses.replace(config, list=True))
+    listed = _outcome("listed", replace(config, list=True))
     predicted = _outcome("predicted", config)
-    if snapshot(place) != before:
+    if snapshot(folder) != before:
         return "DEFECT files: written, changed or deleted"
     return next((o for o in (listed, predicted) if "DEFECT" in o), f"{listed}, {predicted}")
 
@@ -220,13 +168,12 @@ def _end_after(seconds: float, line: str) -> None:
     signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
-def _outcome(done: str, config: object) -> str:
-    from errors import CheckpointError, DataError, PredictionError
+def _outcome(done: str, config: "PredictConfig") -> str:
     from prediction.evaluation import predict
 
     try:
-        predict(config)  # type: ignore[arg-type]
-    except (CheckpointError, DataError, PredictionError, OSError):
+        predict(config)
+    except (UserError, OSError):
         return f"not {done}"
     except Exception as error:  # noqa: BLE001 (that there is any is the finding)
         frames = traceback.extract_tb(error.__traceback__)
@@ -236,10 +183,10 @@ def _outcome(done: str, config: object) -> str:
     return done
 
 
-def snapshot(place: Place) -> dict[str, tuple[int, int]]:
+def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
     """Every file near the checkpoint but the log, with its bytes and its time in nanoseconds."""
-    folders = (place.work.parent, place.work, place.cwd)
-    files = (file for folder in folders for file in folder.iterdir() if file != place.log)
+    places = (folder, folder / _WORK, folder / _CWD)
+    files = (file for place in places for file in place.iterdir() if file.name != LOG)
     return {str(f): (f.stat().st_size, f.stat().st_mtime_ns) for f in files}
 
 

@@ -4,10 +4,10 @@ Bytes are changed, as an accident does, or the structure, as a stranger may. Eve
 by a random.Random, so that its seed makes it again.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
 from random import Random
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -17,7 +17,6 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 v1 = tf.compat.v1
-Build: TypeAlias = Callable[[tf.Tensor], tf.Tensor]
 
 # One checkpoint for each thing that a graph may be made of. Each takes `x:0` float32 [?, 4] and
 # computes `y:0` float32 [?, 2] of it.
@@ -29,6 +28,10 @@ def write_models(folder: Path) -> None:
     """Writes `<folder>/<name>/m.{meta,index,data-*}` of every model. It runs sessions."""
     for name, build in MODELS.items():
         (folder / name).mkdir(parents=True)
+        if name.endswith("_v1"):  # With Switch, Merge, Enter and so on in place of functions.
+            v1.disable_control_flow_v2()
+        else:
+            v1.enable_control_flow_v2()
         with tf.Graph().as_default(), v1.Session() as session:
             x = v1.placeholder(tf.float32, [None, 4], name="x")
             v1.add_to_collection("predict", tf.identity(build(x), name="y"))
@@ -62,19 +65,6 @@ def _cnn(x: tf.Tensor) -> tf.Tensor:
     return tf.nn.softmax(dropped[:, :2])
 
 
-def _old_control_flow(build: Build) -> Build:
-    """The same with Switch, Merge, Enter and so on in place of functions."""
-
-    def built(x: tf.Tensor) -> tf.Tensor:
-        v1.disable_control_flow_v2()
-        try:
-            return build(x)
-        finally:
-            v1.enable_control_flow_v2()
-
-    return built
-
-
 def _loop(x: tf.Tensor) -> tf.Tensor:
     w = _weights()
     _, y = tf.while_loop(
@@ -99,22 +89,16 @@ def _functions(x: tf.Tensor) -> tf.Tensor:
 
 
 def _partitioned(x: tf.Tensor) -> tf.Tensor:
-    w = v1.get_variable(
-        "w",
-        initializer=lambda shape, **_: tf.ones(shape),
-        shape=[4, 2],
-        partitioner=v1.fixed_size_partitioner(2),
-        use_resource=False,
-    )
+    ones, partitioner = v1.ones_initializer(), v1.fixed_size_partitioner(2)
+    w = v1.get_variable("w", [4, 2], None, ones, partitioner=partitioner, use_resource=False)
     return tf.matmul(x, tf.convert_to_tensor(w))
 
 
 def _texts(x: tf.Tensor) -> tf.Tensor:
     """A table, and numbers that go through text."""
     numbers = tf.strings.to_number(tf.strings.as_string(x))
-    initial = tf.lookup.KeyValueTensorInitializer(
-        tf.constant([b"a", b"b"]), tf.constant([1.0, 2.0])
-    )
+    keys, values = tf.constant([b"a", b"b"]), tf.constant([1.0, 2.0])
+    initial = tf.lookup.KeyValueTensorInitializer(keys, values)
     table = tf.lookup.StaticHashTable(initial, 0.0)
     v1.add_to_collection(v1.GraphKeys.TABLE_INITIALIZERS, table._initializer)  # noqa: SLF001
     return tf.matmul(numbers, _weights()) + v1.placeholder_with_default(0.0, [])
@@ -129,20 +113,20 @@ def _pipeline(x: tf.Tensor) -> tf.Tensor:
     return tf.matmul(x, _weights())
 
 
-MODELS: Mapping[str, Build] = {
+MODELS: Mapping[str, Callable[[tf.Tensor], tf.Tensor]] = {
     "linear": _linear,
     "cnn": _cnn,
     "while": _loop,
-    "while_v1": _old_control_flow(_loop),
+    "while_v1": _loop,
     "cond": _condition,
-    "cond_v1": _old_control_flow(_condition),
+    "cond_v1": _condition,
     "functions": _functions,
     "partitioned": _partitioned,
     "texts": _texts,
     "pipeline": _pipeline,
 }
 
-# The mutations.
+# What a field may come to hold.
 
 NUMBERS = (-(2**63), -(2**31), -2, -1, 0, 1, 2, 7, 24, 1000, 2**31 - 1, 2**31, 2**40, 2**63 - 1)
 FLOATS = (0.0, -1.0, 1e-45, 3e38, float("inf"), float("nan"))
@@ -153,12 +137,18 @@ TEXTS = (
 )
 KEYS = ("_class", "_output_shapes", "_XlaMustCompile", "T", "predict", "class_names", "input_scale")
 REGISTERED = [name for name in dir(tf.raw_ops) if name[:1].isupper()]
-_INTEGERS = {  # Kind of a field -> the least and the largest number that it takes.
-    FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),
-    FieldDescriptor.CPPTYPE_INT64: (-(2**63), 2**63 - 1),
-    FieldDescriptor.CPPTYPE_UINT32: (0, 2**32 - 1),
-    FieldDescriptor.CPPTYPE_UINT64: (0, 2**64 - 1),
+_DRAWN: Mapping[int, tuple[float, ...]] = {  # Kind of a field -> values; of the rest, texts.
+    FieldDescriptor.CPPTYPE_INT32: tuple(n for n in NUMBERS if -(2**31) <= n < 2**31),
+    FieldDescriptor.CPPTYPE_INT64: NUMBERS,
+    FieldDescriptor.CPPTYPE_UINT32: tuple(n for n in NUMBERS if 0 <= n < 2**32),
+    FieldDescriptor.CPPTYPE_UINT64: tuple(n for n in NUMBERS if n >= 0),
+    FieldDescriptor.CPPTYPE_FLOAT: FLOATS,
+    FieldDescriptor.CPPTYPE_DOUBLE: FLOATS,
+    FieldDescriptor.CPPTYPE_BOOL: (False, True),
+    FieldDescriptor.CPPTYPE_ENUM: DTYPES,
 }
+
+# The mutations.
 
 
 def mutate(content: bytes, draw: Random, victim: str) -> bytes:
@@ -177,21 +167,22 @@ def mutate(content: bytes, draw: Random, victim: str) -> bytes:
 
 def _change_bytes(content: bytes, draw: Random) -> bytes:
     """Flips bits, cuts the end off, or zeroes, doubles or overwrites a part."""
+    start = draw.randrange(len(content))
+    part = content[start : start + draw.randint(1, 200)]
+    before, after = content[:start], content[start + len(part) :]
     kind = draw.choice(("flip", "cut", "zero", "double", "overwrite"))
     if kind == "flip":
-        changed = bytearray(content)
+        flipped = bytearray(content)
         for _ in range(draw.randint(1, 8)):
-            changed[draw.randrange(len(changed))] ^= 1 << draw.randrange(8)
-        return bytes(changed)
-    start = draw.randrange(len(content))
+            flipped[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        return bytes(flipped)
     if kind == "cut":
-        return content[:start]
-    stop = min(len(content), start + draw.randint(1, 200))
+        return before
     if kind == "double":
         at = draw.randrange(len(content))
-        return content[:at] + content[start:stop] + content[at:]
-    new = bytes(stop - start) if kind == "zero" else draw.randbytes(stop - start)
-    return content[:start] + new + content[stop:]
+        return content[:at] + part + content[at:]
+    new = bytes(len(part)) if kind == "zero" else draw.randbytes(len(part))
+    return before + new + after
 
 
 def _some_node(proto: MetaGraphDef, draw: Random) -> NodeDef:
@@ -204,14 +195,6 @@ def _some_node(proto: MetaGraphDef, draw: Random) -> NodeDef:
     return draw.choice(proto.graph_def.node)
 
 
-def _text(proto: MetaGraphDef, draw: Random) -> str:
-    """A name of the file's own, which leads somewhere, or one that may lead nowhere."""
-    name = _some_node(proto, draw).name
-    functions = [function.signature.name for function in proto.graph_def.library.function]
-    own = (name, name, name, f"{name}:{draw.choice(NUMBERS)}", f"^{name}", *functions[:3])
-    return str(draw.choice((*own, *TEXTS, draw.choice(REGISTERED))))
-
-
 def _change_field(proto: MetaGraphDef, draw: Random) -> None:
     """Goes down from some node, or from the whole, into what it holds, and changes a field there.
 
@@ -219,8 +202,8 @@ def _change_field(proto: MetaGraphDef, draw: Random) -> None:
     """
     message: Any = draw.choice((_some_node(proto, draw), _some_node(proto, draw), proto))
     while True:
-        held = [field for field, _ in message.ListFields()]
-        field = draw.choice(held or message.DESCRIPTOR.fields)
+        fields = [field for field, _ in message.ListFields()] or message.DESCRIPTOR.fields
+        field = draw.choice(fields)
         below = _messages(message, field)
         if not below or draw.random() < 0.2:
             break
@@ -231,27 +214,23 @@ def _change_field(proto: MetaGraphDef, draw: Random) -> None:
     if isinstance(value, Message):
         value.Clear()
         value.SetInParent()
-    elif not field.is_repeated:
-        setattr(message, field.name, _drawn(field, proto, draw))
-    elif _is_map(field):
+    elif isinstance(value, MutableMapping):
         _change_map(value, draw)
-    else:
+    elif field.is_repeated:
         _change_list(value, field, proto, draw)
-
-
-def _is_map(field: FieldDescriptor) -> bool:
-    return field.message_type is not None and bool(field.message_type.GetOptions().map_entry)
+    else:
+        setattr(message, field.name, _drawn(field, proto, draw))
 
 
 def _messages(message: Message, field: FieldDescriptor) -> list[Message]:
     """What a field holds, as far as it is messages."""
     held = getattr(message, field.name)
-    if _is_map(field):
+    if isinstance(held, MutableMapping):
         held = [held[key] for key in sorted(held)]
     return [one for one in (held if field.is_repeated else [held]) if isinstance(one, Message)]
 
 
-def _change_map(value: Any, draw: Random) -> None:
+def _change_map(value: MutableMapping[Any, Any], draw: Random) -> None:
     """An entry is gone, or has what another has, perhaps under a key that is new."""
     if not value:
         return
@@ -287,20 +266,24 @@ def _change_list(value: Any, field: FieldDescriptor, proto: MetaGraphDef, draw: 
 
 def _drawn(field: FieldDescriptor, proto: MetaGraphDef, draw: Random) -> object:
     """A value of a field's kind, many of them at the edge of what there can be."""
-    kind = field.cpp_type
-    if kind in _INTEGERS:
-        least, largest = _INTEGERS[kind]
-        return min(max(draw.choice(NUMBERS), least), largest)
-    if kind == FieldDescriptor.CPPTYPE_ENUM:
-        return draw.choice(DTYPES)
-    if kind == FieldDescriptor.CPPTYPE_BOOL:
-        return draw.random() < 0.5
-    if kind in (FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE):
-        return draw.choice(FLOATS)
+    if values := _DRAWN.get(field.cpp_type):
+        return draw.choice(values)
     text = _text(proto, draw)
     if field.type != FieldDescriptor.TYPE_BYTES:
         return text
     return draw.choice((text.encode(), draw.randbytes(draw.choice((0, 1, 4, 8, 1000)))))
+
+
+def _text(proto: MetaGraphDef, draw: Random) -> str:
+    """A name of the file's own, which leads somewhere, or one that may lead nowhere."""
+    name = _some_node(proto, draw).name
+    functions = [function.signature.name for function in proto.graph_def.library.function]
+    own = (name, name, name, f"{name}:{draw.choice(NUMBERS)}", f"^{name}", *functions[:3])
+    return str(draw.choice((*own, *TEXTS, draw.choice(REGISTERED))))
+
+
+def _change_op(proto: MetaGraphDef, draw: Random) -> None:
+    _some_node(proto, draw).op = draw.choice((*REGISTERED, _text(proto, draw)))
 
 
 def _make_cycle(proto: MetaGraphDef, draw: Random) -> None:
@@ -310,16 +293,11 @@ def _make_cycle(proto: MetaGraphDef, draw: Random) -> None:
         return
     node = below = draw.choice(consumers)
     for _ in range(draw.randrange(4)):
-        after = [n for n in consumers if below.name in n.input]
-        below = draw.choice(after) if after else below
+        below = draw.choice([n for n in consumers if below.name in n.input] or [below])
     if draw.random() < 0.3:
         node.input.append(f"^{below.name}")
     else:
         node.input[0] = below.name
-
-
-def _change_op(proto: MetaGraphDef, draw: Random) -> None:
-    _some_node(proto, draw).op = draw.choice((*REGISTERED, _text(proto, draw)))
 
 
 def _poison(proto: MetaGraphDef, draw: Random, victim: str) -> None:

@@ -3,6 +3,7 @@
 import os
 import platform
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
@@ -10,28 +11,33 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from absl import logging
 
 import train_cnn
 import train_linear
+import train_mlp
 from cli.fields import parse
 from cli.terminal import import_tensorflow
+from training.place import take_place
 
 if TYPE_CHECKING:
-    from train_cnn import CnnConfig
+    from training.loop import Outcome
     from training.task import Batch
+
+Figure: TypeAlias = Callable[[], float]
+Part: TypeAlias = Callable[[Path], Iterator[str]]  # Yields lines, as they are measured in a folder.
 
 NUM_CLASSES = 4
 PAIRS = 5  # Measurements of each of two that are compared.
 PROJECT = Path(__file__).resolve().parent.parent
-_INTERVAL_SECS = 0.02
-_STATUS, _CPUINFO = Path("/proc/self/status"), Path("/proc/cpuinfo")
 WARM_UP_STEPS = 20
+_STATUS, _CPUINFO = Path("/proc/self/status"), Path("/proc/cpuinfo")
 
 
 class Memory(NamedTuple):
@@ -48,8 +54,7 @@ class Memory(NamedTuple):
 def memory_now() -> Memory:
     """What the process takes at this moment."""
     fields = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
-    own, mapped = (int(fields[name].split()[0]) * 1024 / 1e6 for name in ("RssAnon", "RssFile"))
-    return Memory(own, mapped)
+    return Memory(*(int(fields[key].split()[0]) * 1024 / 1e6 for key in ("RssAnon", "RssFile")))
 
 
 @contextmanager
@@ -58,10 +63,10 @@ def memory_samples() -> Generator[list[Memory]]:
     samples, ended = [memory_now()], threading.Event()
 
     def sample() -> None:
-        while not ended.wait(_INTERVAL_SECS):
+        while not ended.wait(0.02):
             samples.append(memory_now())
 
-    thread = threading.Thread(target=sample, name="memory-meter", daemon=True)
+    thread = threading.Thread(target=sample, daemon=True)
     thread.start()
     try:
         yield samples
@@ -80,9 +85,6 @@ def seconds(work: Callable[[], object]) -> float:
 def rate(count: int, work: Callable[[], object]) -> float:
     """So many of something a second, as a call does them all."""
     return count / seconds(work)
-
-
-Figure: TypeAlias = Callable[[], float]
 
 
 def compare(name: str, ours: Figure, theirs: Figure, unit: str, bound: str) -> str:
@@ -104,7 +106,15 @@ def summary(name: str, figures: Sequence[tuple[float, float]], unit: str, bound:
     return f"{name:<58} {mine:>10,.2f} {other:>10,.2f} {unit:<9} ratio {ratio:.3f} ({bound})"
 
 
-def run_parts(module: str, parts: Iterable[str], one: str, other: str, *arguments: str) -> None:
+def python(*arguments: str, **options: Any) -> "subprocess.CompletedProcess[str]":
+    """Runs Python in the project's folder; `options` are those of `subprocess.run`."""
+    options = {"check": True, "capture_output": True, "text": True, "cwd": PROJECT, **options}
+    return subprocess.run([sys.executable, *arguments], **options)  # noqa: PLW1510 (it is there)
+
+
+def run_parts(
+    module: str, parts: Mapping[str, Part], heads: tuple[str, str], *arguments: str
+) -> None:
     """Runs each part of a benchmark in a process of its own, under the heads of two columns.
 
     The first line says what the figures are of, so that those of two machines are not mixed.
@@ -114,10 +124,9 @@ def run_parts(module: str, parts: Iterable[str], one: str, other: str, *argument
 
     described = (f"{name} {value}" for name, value in resume.environment().items())
     print(f"{_processor()}, {', '.join(described)}")
-    print(f"{'':<58} {one:>10} {other:>10}", flush=True)
+    print(f"{'':<58} {heads[0]:>10} {heads[1]:>10}", flush=True)
     for name in parts:
-        command = [sys.executable, "-m", f"benchmarks.{module}", f"--part={name}", *arguments]
-        subprocess.run(command, cwd=PROJECT, check=True)
+        python("-m", f"benchmarks.{module}", f"--part={name}", *arguments, capture_output=False)
 
 
 def _processor() -> str:
@@ -127,23 +136,17 @@ def _processor() -> str:
     return names[0] if names else platform.processor()
 
 
-def run_part(work: Callable[[Path], Iterator[str]], folder: Path) -> None:
-    """Prints the lines of a part, each as soon as it is measured."""
-    for line in work(folder):
-        print(line, flush=True)
+def run_part(work: Part, folder: str | None = None) -> None:
+    """Prints the lines of a part, each as soon as it is measured; by default, in a new folder."""
+    with tempfile.TemporaryDirectory() as new:
+        for line in work(Path(folder or new)):
+            print(line, flush=True)
 
 
 def start(batch_size: int = 0) -> None:
     """Imports TensorFlow with as many threads as train_cnn.py has at a size, and no log lines."""
     import_tensorflow(1 if batch_size == 10 else None)
     logging.get_absl_logger().setLevel("ERROR")
-
-
-def log_lines(ckpt_dir: str) -> list[bytes]:
-    """The lines of a run's log, none where it has none yet."""
-    from training.metrics import LOGS_FOLDER, METRICS_FILE, lines_of
-
-    return lines_of(os.path.join(ckpt_dir, LOGS_FOLDER, METRICS_FILE))
 
 
 def write_image_files(folder: Path, count: int) -> None:
@@ -160,22 +163,77 @@ def write_image_files(folder: Path, count: int) -> None:
         Image.fromarray(pixels).save(folder / f"class {label}" / f"{number:06d}.png")
 
 
-def training_config(data: str, path: str, batch_size: int, steps: int, *more: str) -> "CnnConfig":
-    """A run of train_cnn.py on the images of `data`, with `more` of its flags."""
-    given = [f"--data={data}", f"--ckpt_dir={path}", f"--batch_size={batch_size}"]
-    given += [f"--train_steps={steps}", "--save_every_steps=100", "--log_every_steps=10"]
-    return parse(train_cnn.CnnConfig, ["train_cnn.py", *given, *more])
+def write_digits(folder: Path, count: int) -> None:
+    """Writes the four files of MNIST with random pixels, as yann.lecun.com/exdb describes them.
+
+    Both parts have so many digits.
+    """
+    import numpy as np
+
+    folder.mkdir(exist_ok=True)
+    draw = np.random.default_rng(0)
+    for part in ("train", "t10k"):
+        pixels = draw.integers(0, 256, (count, 28, 28)).astype(np.uint8)
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        for name, array in (("images", pixels), ("labels", labels)):
+            head = struct.pack(f">4B{array.ndim}i", 0, 0, 8, array.ndim, *array.shape)
+            path = folder / f"{part}-{name}-idx{array.ndim}-ubyte"
+            path.write_bytes(head + array.tobytes())
 
 
-def training_speed(data: str, folder: Path, batch_size: int, steps: int, *more: str) -> float:
-    """Trains in a folder of `folder`; images a second after the warm-up, the last save included.
+# Runs of the trainers, and what lasts of them.
 
-    `more` are flags of train_cnn.py.
+KEEP = 3  # Checkpoints.
+# The manifests hold the time, and are never the same.
+LASTING = (".data-00000-of-00001", ".index", ".meta", "checkpoint")
+
+
+class Trainer(NamedTuple):
+    """A script that trains, with flags that all its runs have."""
+
+    script: ModuleType
+    config_type: type
+    flags: tuple[str, ...] = ()
+
+    def config(self, path: Path | str, *more: str) -> Any:
+        """What a run in `path` is asked for, with more flags."""
+        name = f"{self.script.__name__}.py"
+        return parse(self.config_type, [name, *self.flags, f"--ckpt_dir={path}", *more])
+
+    def train(self, path: Path | str, *more: str) -> "Outcome":
+        """Trains in `path` to the end, as the script does."""
+        config = self.config(path, *more)
+        take_place(config.run)
+        outcome: Outcome = self.script.train(config)
+        return outcome
+
+
+LINE = Trainer(train_linear, train_linear.LinearConfig)
+CNN = Trainer(train_cnn, train_cnn.CnnConfig)
+MLP = Trainer(train_mlp, train_mlp.MlpConfig)
+
+
+def run_flags(steps: int, save_every: int, log_every: int) -> tuple[str, ...]:
+    """Of a run to a step, which keeps KEEP checkpoints, and saves and logs so often."""
+    often = (f"--save_every_steps={save_every}", f"--log_every_steps={log_every}")
+    return (f"--train_steps={steps}", *often, f"--max_to_keep={KEEP}")
+
+
+def speed_flags(data: Path, batch_size: int, steps: int) -> tuple[str, ...]:
+    """Of a run of the CNN on the images of `data` whose speed is measured."""
+    often = ("--save_every_steps=100", "--log_every_steps=10")
+    return (f"--data={data}", f"--batch_size={batch_size}", f"--train_steps={steps}", *often)
+
+
+def training_speed(data: Path, batch_size: int, steps: int, *more: str) -> float:
+    """Trains the CNN; images a second after the warm-up, the last save included.
+
+    `more` are flags of train_cnn.py. The run is beside the data, and deleted.
     """
     from training import loop
 
-    with tempfile.TemporaryDirectory(dir=folder) as ckpt_dir, open(os.devnull, "w") as log:
-        config = training_config(data, ckpt_dir, batch_size, WARM_UP_STEPS + steps, *more)
+    with tempfile.TemporaryDirectory(dir=data.parent) as path, open(os.devnull, "w") as log:
+        config = CNN.config(path, *speed_flags(data, batch_size, WARM_UP_STEPS + steps), *more)
         task = train_cnn.make_task(config)
         clock: list[float] = []
 
@@ -191,22 +249,32 @@ def training_speed(data: str, folder: Path, batch_size: int, steps: int, *more: 
         return steps * batch_size / (time.perf_counter() - clock[0])
 
 
-# The runs of the campaigns, and what lasts of them.
+def log_lines(path: Path | str) -> list[bytes]:
+    """The lines of a run's log, none where it has none yet."""
+    from training.metrics import LOGS_FOLDER, METRICS_FILE, lines_of
 
-KEEP = 3  # Checkpoints.
-# The manifests hold the time, and are never the same.
-LASTING = (".data-00000-of-00001", ".index", ".meta", "checkpoint")
+    return lines_of(os.path.join(path, LOGS_FOLDER, METRICS_FILE))
 
 
-def report(count: int, name: str, seed: int, run: "Callable[..., Counter[str]]") -> int:
-    """Runs a campaign in a temporary folder and prints what was found; 1 if anything was lost."""
+def lasting(path: Path) -> dict[str, bytes]:
+    """Name -> content of the files of a run that must be equal at the end."""
+    files = {p.name: p.read_bytes() for p in path.iterdir() if p.name.endswith(LASTING)}
+    return files | {"metrics": b"".join(log_lines(path))}
+
+
+def report(count: int, name: str, run: Callable[[Path], Counter[str]]) -> int:
+    """Runs a campaign in a temporary folder and prints what was found.
+
+    Returns:
+      1 if anything was found that must not be: a line with LOST or DEFECT.
+    """
     with tempfile.TemporaryDirectory() as folder:
         started = time.monotonic()
-        found = run(Path(folder), count, seed)
+        found = run(Path(folder))
         print(f"{count} {name} in {time.monotonic() - started:.0f} s")
     for finding, times in sorted(found.items()):
         print(f"  {finding}: {times}")
-    return 1 if any(finding.startswith("LOST") for finding in found) else 0
+    return int(any("LOST" in finding or "DEFECT" in finding for finding in found))
 
 
 def fork(work: Callable[[], object], log: str = os.devnull) -> int:
@@ -216,39 +284,17 @@ def fork(work: Callable[[], object], log: str = os.devnull) -> int:
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    child = os.fork()
-    if child:
+    if child := os.fork():
         return child
+    code = 1
     try:
         file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, 1)
         os.dup2(file, 2)
         work()
-        os._exit(0)
+        code = 0
     except BaseException:  # noqa: BLE001 (the process ends here; the log tells its parent why)
         traceback.print_exc()
         sys.stderr.flush()
     finally:
-        os._exit(1)  # Whatever happens, the child does not go on as its parent.
-
-
-def train_line(*given: str) -> None:
-    """Trains the line as train_linear.py does with these flags."""
-    train_linear.train(parse(train_linear.LinearConfig, ["train_linear.py", *given]))
-
-
-def train_network(*given: str) -> None:
-    """Trains the CNN as train_cnn.py does with these flags."""
-    train_cnn.train(parse(train_cnn.CnnConfig, ["train_cnn.py", *given]))
-
-
-def run_flags(path: Path | str, steps: int, save_every: int, log_every: int) -> tuple[str, ...]:
-    """A run in `path` to a step, which keeps KEEP checkpoints, and saves and logs so often."""
-    often = (f"--save_every_steps={save_every}", f"--log_every_steps={log_every}")
-    return (f"--ckpt_dir={path}", f"--train_steps={steps}", *often, f"--max_to_keep={KEEP}")
-
-
-def lasting(path: Path) -> dict[str, bytes]:
-    """Name -> content of the files of a run that must be equal at the end."""
-    files = {p.name: p.read_bytes() for p in path.iterdir() if p.name.endswith(LASTING)}
-    return files | {"metrics": (path / "logs" / "metrics.jsonl").read_bytes()}
+        os._exit(code)  # Whatever happens, the child does not go on as its parent.

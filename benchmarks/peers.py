@@ -1,8 +1,9 @@
-"""The CNN of train_cnn.py, trained by others: each function gives steps -> images a second.
+"""What speed is measured against: above all the CNN of train_cnn.py, trained by others.
 
-They are a bare loop of `session.run`, with a stock Saver or without, Keras, and where they are
-installed PyTorch in eager mode and JAX under jit. All take the same batches in the same order, with
-the same optimizer, loss and dropout; none saves, logs or tests but where that is its point.
+Each of these functions gives steps -> images a second: a bare loop of `session.run`, with a stock
+Saver or without, Keras, and where they are installed PyTorch in eager mode and JAX under jit. All
+take the same batches in the same order, with the same optimizer, loss and dropout; none saves, logs
+or tests but where that is its point.
 """
 
 import importlib
@@ -12,20 +13,24 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
+
 from benchmarks.measuring import NUM_CLASSES, WARM_UP_STEPS, rate
 from cli.terminal import processors
 
 if TYPE_CHECKING:
-    import numpy as np
+    import tensorflow as tf
 
-    Array: TypeAlias = np.ndarray[Any, Any]
-
+Array: TypeAlias = np.ndarray[Any, Any]
 Loop: TypeAlias = Callable[[int], float]
 
 _LEARNING_RATE, _KEEP_PROB, _BETAS, _EPSILON = 1e-3, 0.5, (0.9, 0.999), 1e-7
+_MATRIX = 2048
+_NODES = 12_000
+_TRAINING_NODES = 2.6  # With gradients, slots and saver, to each node of a layer.
 
 
-def _loop(step: Callable[["Array", "Array"], object], x: "Array", y: "Array", size: int) -> Loop:
+def _loop(step: Callable[[Array, Array], object], x: Array, y: Array, size: int) -> Loop:
     """Steps on one batch after another, some of them already taken to warm up."""
 
     def train(steps: int) -> None:
@@ -38,7 +43,7 @@ def _loop(step: Callable[["Array", "Array"], object], x: "Array", y: "Array", si
 
 
 def session_run(
-    x: "Array", y: "Array", size: int, save_to: Path | None = None, *, fsync: bool = False
+    x: Array, y: Array, size: int, save_to: Path | None = None, *, fsync: bool = False
 ) -> Loop:
     """`session.run` on the project's own graph with a feed_dict.
 
@@ -55,7 +60,7 @@ def session_run(
     session.run([v.initializer for v in model.graph.get_collection("variables")])
     done = 0
 
-    def step(images: "Array", labels: "Array") -> None:
+    def step(images: Array, labels: Array) -> None:
         nonlocal done
         feeds = {**dict(zip(model.inputs, (images, labels), strict=True)), **model.training_feeds}
         session.run([model.loss, model.train_op], feeds)
@@ -96,7 +101,7 @@ def keras_model() -> Any:
     return model
 
 
-def keras_fit(x: "Array", y: "Array", size: int) -> Loop:
+def keras_fit(x: Array, y: Array, size: int) -> Loop:
     """`Model.fit` with its defaults, which shuffle."""
     model = keras_model()
 
@@ -109,10 +114,8 @@ def keras_fit(x: "Array", y: "Array", size: int) -> Loop:
     return fit
 
 
-def torch_eager(x: "Array", y: "Array", size: int) -> Loop:
+def torch_eager(x: Array, y: Array, size: int) -> Loop:
     """PyTorch without compilation; raises ImportError where it is not installed."""
-    import numpy as np
-
     torch: Any = importlib.import_module("torch")
     nn = torch.nn
     torch.set_num_threads(processors())
@@ -126,7 +129,7 @@ def torch_eager(x: "Array", y: "Array", size: int) -> Loop:
     optimizer = torch.optim.Adam(model.parameters(), _LEARNING_RATE, _BETAS, _EPSILON)
     loss_of = nn.CrossEntropyLoss()
 
-    def step(images: "Array", labels: "Array") -> None:
+    def step(images: Array, labels: Array) -> None:
         optimizer.zero_grad()
         loss = loss_of(model(torch.from_numpy(images)), torch.from_numpy(labels))
         loss.backward()
@@ -136,55 +139,84 @@ def torch_eager(x: "Array", y: "Array", size: int) -> Loop:
     return _loop(step, np.ascontiguousarray(x.transpose(0, 3, 1, 2)), y, size)
 
 
-def jax_jit(x: "Array", y: "Array", size: int) -> Loop:
+def jax_jit(x: Array, y: Array, size: int) -> Loop:
     """JAX, a step compiled as a whole; raises ImportError where it is not installed.
 
     It has as many threads as the process may use processors.
     """
-    import numpy as np
-
     jax: Any = importlib.import_module("jax")
-    jnp = jax.numpy
-    rng, (one, two) = np.random.default_rng(0), _BETAS
-    shapes = ((3, 3, 3, 32), (3, 3, 32, 64), (1024, 128), (128, NUM_CLASSES))
-    weights = [(rng.normal(0, 0.1, shape), np.full(shape[-1], 0.1)) for shape in shapes]
-    weights = jax.tree.map(lambda w: jnp.array(w, jnp.float32), weights)
-    loss_and_gradients = jax.value_and_grad(partial(_jax_loss, jax))
+    stax: Any = importlib.import_module("jax.example_libraries.stax")
+    optimizers: Any = importlib.import_module("jax.example_libraries.optimizers")
+    conv, pool = partial(stax.Conv, padding="SAME"), stax.MaxPool((3, 3), (3, 3), "SAME")
+    initialize, network = stax.serial(
+        *(conv(32, (3, 3)), stax.Relu, pool, conv(64, (3, 3)), stax.Relu, pool),
+        *(stax.Flatten, stax.Dense(128), stax.Relu, stax.Dropout(_KEEP_PROB)),
+        stax.Dense(NUM_CLASSES),
+    )
+    key = jax.random.key(0)
+    start, move, weights_of = optimizers.adam(_LEARNING_RATE, *_BETAS, _EPSILON)
 
-    def update(state: Any, images: Any, labels: Any) -> Any:
-        count, weights, means, squares = state
-        key = jax.random.fold_in(jax.random.key(0), count)
-        loss, gradients = loss_and_gradients(weights, images, labels, key)
-        means = jax.tree.map(lambda m, g: one * m + (1 - one) * g, means, gradients)
-        squares = jax.tree.map(lambda s, g: two * s + (1 - two) * g * g, squares, gradients)
-        length = _LEARNING_RATE * jnp.sqrt(1 - two ** (count + 1)) / (1 - one ** (count + 1))
+    def loss_of(weights: Any, images: Any, labels: Any, key: Any) -> Any:
+        logits = jax.nn.log_softmax(network(weights, images, rng=key))
+        return -jax.numpy.take_along_axis(logits, labels[:, None], 1).mean()
 
-        def moved(weight: Any, mean: Any, square: Any) -> Any:
-            return weight - length * mean / (jnp.sqrt(square) + _EPSILON)
+    def update(count: Any, state: Any, images: Any, labels: Any) -> Any:
+        drop = jax.random.fold_in(key, count)
+        weights = weights_of(state)
+        loss, gradients = jax.value_and_grad(loss_of)(weights, images, labels, drop)
+        return count + 1, move(count, gradients, state), loss
 
-        return (count + 1, jax.tree.map(moved, weights, means, squares), means, squares), loss
+    compiled, count, state = jax.jit(update), 0, start(initialize(key, (-1, 32, 32, 3))[1])
 
-    zeros = jax.tree.map(jnp.zeros_like, weights)
-    state, compiled = (0, weights, zeros, zeros), jax.jit(update)
-
-    def step(images: "Array", labels: "Array") -> None:
-        nonlocal state
-        state, loss = compiled(state, images, labels)
+    def step(images: Array, labels: Array) -> None:
+        nonlocal count, state
+        count, state, loss = compiled(count, state, images, labels)
         loss.block_until_ready()
 
     return _loop(step, x, y, size)
 
 
-def _jax_loss(jax: Any, weights: Any, images: Any, labels: Any, key: Any) -> Any:
-    """The mean cross entropy of a batch, with dropout."""
-    hidden, layout, window = images, ("NHWC", "HWIO", "NHWC"), (1, 3, 3, 1)
-    for w, b in weights[:2]:
-        hidden = jax.lax.conv_general_dilated(hidden, w, (1, 1), "SAME", dimension_numbers=layout)
-        hidden = jax.nn.relu(hidden + b)
-        least = -jax.numpy.inf
-        hidden = jax.lax.reduce_window(hidden, least, jax.lax.max, window, window, "SAME")
-    (w3, b3), (w4, b4) = weights[2:]
-    hidden = jax.nn.relu(hidden.reshape(len(images), -1) @ w3 + b3)
-    kept = jax.random.bernoulli(key, _KEEP_PROB, hidden.shape)
-    logits = jax.numpy.where(kept, hidden / _KEEP_PROB, 0) @ w4 + b4
-    return -jax.numpy.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], 1).mean()
+# Beside training: what a stock client does, and what the machine can.
+
+
+def restored(meta: str) -> "tf.compat.v1.Session":
+    """A session as a stock client makes it: import_meta_graph and Saver.restore."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    session = v1.Session(graph=tf.Graph())
+    with session.graph.as_default():
+        v1.train.import_meta_graph(meta).restore(session, meta.removesuffix(".meta"))
+    return session
+
+
+def write_deep(folder: Path) -> str:
+    """Saves a training graph of about _NODES nodes, as plain TensorFlow does; returns its `.meta`.
+
+    Its layers y = tanh(x w + b) take `x:0` float32 [N, 16] to `y:0` float32 [N, 16].
+    """
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    with tf.Graph().as_default() as graph, v1.Session() as session:
+        y, layer = v1.placeholder(tf.float32, [None, 16], name="x"), 0
+        while len(graph.get_operations()) * _TRAINING_NODES < _NODES:
+            with v1.variable_scope(f"layer{layer}", use_resource=False):
+                w, b = v1.get_variable("w", [16, 16]), v1.get_variable("b", [16])
+            y = tf.tanh(tf.matmul(y, w) + b)
+            layer += 1
+        v1.train.AdamOptimizer().minimize(tf.reduce_mean(tf.square(tf.identity(y, name="y"))))
+        session.run(v1.global_variables_initializer())
+        return f"{v1.train.Saver().save(session, str(folder / 'deep'))}.meta"
+
+
+def matrix_product() -> Callable[[], float]:
+    """GFLOP a second in the product of two square matrices, which fit into no cache."""
+    import tensorflow as tf
+
+    with tf.Graph().as_default() as graph:
+        matrix = tf.compat.v1.get_variable("matrix", [_MATRIX, _MATRIX])
+        product = tf.matmul(matrix, matrix).op
+    session = tf.compat.v1.Session(graph=graph)
+    session.run(matrix.initializer)
+    return lambda: rate(2 * _MATRIX**3, lambda: session.run([product])) / 1e9

@@ -31,15 +31,15 @@ def test_damage_is_found_or_harmless(tmp_path: Path) -> None:
 
 def test_the_damage_campaign_notices_silent_damage(tmp_path: Path) -> None:
     """A changed line of the metrics, which no checksum covers: the comparison sees it."""
-    each = damage_campaign.prepare(tmp_path, "linear")
+    each = damage_campaign.prepare(tmp_path, damage_campaign.LINEAR)
     metrics = each.stopped / "logs" / "metrics.jsonl"
     metrics.write_bytes(metrics.read_bytes().replace(b'"loss"', b'"lost"', 1))
-    found = damage_campaign.go_on(each, each.stopped, "metrics", lost_manifest=False)
+    found = damage_campaign.go_on(each, each.stopped, "flip state")
     assert found == "LOST: wrong bytes after damage to state"
 
 
 def test_the_pictures_are_made(campaign: Callable[..., str], tmp_path: Path) -> None:
-    campaign("pictures", "--kills=1", f"--output={tmp_path}")
+    campaign("default_runs", "--kills=1", f"--pictures={tmp_path}")
     made = {path.name for path in tmp_path.iterdir()}
     assert made == {path.name for path in PROJECT.glob("docs/pictures/*")}
     for path in [*tmp_path.iterdir(), *PROJECT.glob("docs/pictures/*")]:

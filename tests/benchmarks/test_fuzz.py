@@ -14,7 +14,6 @@ import pytest
 import tensorflow as tf
 
 from benchmarks import fuzz_campaign
-from benchmarks.fuzz_campaign import Results, make_place
 
 MUTATIONS = 100
 
@@ -60,28 +59,26 @@ def _misbehave(number: int) -> str:
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Its child needs no threads.
 def test_defects_are_noticed_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fuzz_campaign, "HANG_SECONDS", 5.0)
-    place = make_place(tmp_path)
-    results, number = Results(Counter(), []), 0
+    found, number = Counter[str](), 0
     while number < 9:
-        number = fuzz_campaign.run_batch(place, range(number, 9), _misbehave, results)
-    assert results.outcomes == {
+        number = fuzz_campaign.run_batch(tmp_path, range(number, 9), _misbehave, found)
+    assert {":".join(outcome.split(":")[:2]): times for outcome, times in found.items()} == {
         "done": 4,
         "ended by the time limit": 1,
-        "DEFECT crash, exit code -6": 1,
-        "DEFECT hang": 1,
-        "DEFECT crash, exit code 1": 1,
-        "DEFECT exception": 1,
+        "mutation 1: DEFECT crash, exit code -6": 1,
+        "mutation 3: DEFECT hang": 1,
+        "mutation 5: DEFECT crash, exit code 1": 1,
+        "mutation 7: DEFECT exception": 1,
     }
-    named = [line.partition(":")[0] for line in results.defects]
-    assert named == ["mutation 1", "mutation 3", "mutation 5", "mutation 7"]
 
 
 def test_a_file_that_is_touched_is_noticed(tmp_path: Path) -> None:
-    place = make_place(tmp_path)
-    place.work.mkdir()
-    before = fuzz_campaign.snapshot(place)
-    assert fuzz_campaign.snapshot(place) == before
-    for folder in (place.cwd, place.work, tmp_path):
+    inside = [tmp_path / name for name in ("work", "cwd")]
+    for folder in inside:
+        folder.mkdir()
+    before = fuzz_campaign.snapshot(tmp_path)
+    assert fuzz_campaign.snapshot(tmp_path) == before
+    for folder in (*inside, tmp_path):
         (folder / "victim").write_text("owned")
-        assert fuzz_campaign.snapshot(place) != before
+        assert fuzz_campaign.snapshot(tmp_path) != before
         (folder / "victim").unlink()
