@@ -124,26 +124,27 @@ def _running(runner: Runner) -> Iterator[list[Connection]]:
 
 def _work(runner: Runner, addresses: list[str], rank: int, pipe: Connection) -> None:
     """Runs steps or exchanges as one worker, as often as it is told to."""
-    works, row_bytes = _works(runner, addresses, rank)
-    for _ in range(_WARM_UP):
-        works["step"]()
-    pipe.send(None)
-    while told := pipe.recv():
-        work, times = told
-        began, began_cpu = time.perf_counter(), time.process_time()
-        for _ in range(times):
-            works[work]()
-        wall, cpu = time.perf_counter() - began, time.process_time() - began_cpu
-        pipe.send(Cost(wall * 1e3 / times, cpu * 1e3 / times, row_bytes))
-    os._exit(0)
+    with _works(runner, addresses, rank) as (works, row_bytes):
+        for _ in range(_WARM_UP):
+            works["step"]()
+        pipe.send(None)
+        while told := pipe.recv():
+            work, times = told
+            began, began_cpu = time.perf_counter(), time.process_time()
+            for _ in range(times):
+                works[work]()
+            wall, cpu = time.perf_counter() - began, time.process_time() - began_cpu
+            pipe.send(Cost(wall * 1e3 / times, cpu * 1e3 / times, row_bytes))
+        os._exit(0)
 
 
+@contextmanager
 def _works(
     runner: Runner, addresses: list[str], rank: int
-) -> tuple[dict[str, Callable[[], object]], int]:
+) -> Iterator[tuple[dict[str, Callable[[], object]], int]]:
     """What a worker may be told to do, by name, and the bytes of what it exchanges."""
-    from training.shards import ShardedSession, open_session
-    from training.team import join
+    from training.loop import steps_of
+    from training.shards import ShardedSession
 
     if runner.workers > 1:
         task = {"type": "worker", "index": rank}
@@ -153,14 +154,14 @@ def _works(
     config = runner.trainer.config("nowhere", *flags)
     os.environ[INTRA_OP_THREADS_VARIABLE] = str(config.run.threads(small_steps=False))
     task = runner.trainer.script.make_task(config)
-    session = open_session(task, config.run)
-    session.initialize({})
-    join(session, task, config.run, lambda: None)
-    step = partial(session.train_step, next(task.batches(0, 1)))
-    if not isinstance(session, ShardedSession):  # A plain one exchanges nothing.
-        return {"step": step}, 0
-    row = np.zeros(session.row_size, np.float32)
-    return {"step": step, "exchange": lambda: session.exchange(row)}, row.nbytes
+    with steps_of(task, config.run, lambda: None) as (session, _):
+        session.initialize({})
+        step = partial(session.train_step, next(task.batches(0, 1)))
+        if not isinstance(session, ShardedSession):  # A plain one exchanges nothing.
+            yield {"step": step}, 0
+            return
+        row = np.zeros(session.row_size, np.float32)
+        yield {"step": step, "exchange": lambda: session.exchange(row)}, row.nbytes
 
 
 if __name__ == "__main__":
