@@ -11,6 +11,7 @@ import posixpath
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -70,9 +71,8 @@ class Subject:
     @cached_property
     def _named(self) -> Sequence[str]:
         """The prediction as whoever asks names it, or else the file."""
-        model = self.model
-        asked = [self.meta.tensor_name(text, model.fetch_keys) for text in self.fetch]
-        return asked or [*model.predict, *model.outputs.values()]
+        asked = [self.meta.tensor_name(text, self.model.fetch_keys) for text in self.fetch]
+        return asked or [*self.model.predict, *self.model.outputs.values()]
 
     @cached_property
     def candidates(self) -> Candidates:
@@ -116,15 +116,13 @@ def tensor_record(graph: Any | None, text: str) -> dict[str, Any]:
 
     The graph is a tf.Graph, where there is one.
     """
-    name = text if ":" in text else f"{text}:0"
-    try:
-        tensor = graph.get_tensor_by_name(name) if graph is not None else None
-    except (KeyError, ValueError):
-        tensor = None
-    if tensor is None:
-        return {"name": name, "dtype": None, "shape": None}
-    shape = shape_sizes(tensor.shape.as_proto())
-    return {"name": name, "dtype": tensor.dtype.base_dtype.name, "shape": shape}
+    record = {"name": text if ":" in text else f"{text}:0", "dtype": None, "shape": None}
+    if graph is not None:
+        with suppress(KeyError, ValueError):
+            tensor = graph.get_tensor_by_name(record["name"])
+            shape = shape_sizes(tensor.shape.as_proto())
+            record |= {"dtype": tensor.dtype.base_dtype.name, "shape": shape}
+    return record
 
 
 def dtype_name(number: int) -> str:
@@ -179,25 +177,6 @@ def _set_batch_size(graph_def: GraphDef, size: int) -> None:
                     shape.dim[0].size = size
 
 
-class _Part:
-    """A part of a graph: numbers by layer, FLOPs by operation, and nodes that are not counted."""
-
-    def __init__(self) -> None:
-        self.layers = defaultdict[str, Counter[str]](Counter)
-        self.by_op, self.not_counted = Counter[str](), Counter[str]()
-
-    def record(self) -> dict[str, Any]:
-        return {
-            **_numbers(sum(self.layers.values(), Counter())),
-            "by_op": dict(self.by_op),
-            "not_counted": dict(self.not_counted),
-        }
-
-
-def _numbers(tally: Mapping[str, int]) -> dict[str, int]:
-    return {key: tally.get(key, 0) for key in _NUMBERS}
-
-
 def cost_part(subject: Subject) -> dict[str, Any]:
     """JSON values, as `docs/json.md` has them.
 
@@ -207,35 +186,38 @@ def cost_part(subject: Subject) -> dict[str, Any]:
     library = {f.signature.name: f for f in meta.proto.graph_def.library.function}
     graph, problem = static_graph(meta, subject.outputs, subject.batch_size)
     flops, failure = _profiled(graph)
-    inference, total = _Part(), _Part()
-    trainable, trained = trainable_names(meta), 0
+    empty, parts = dict.fromkeys(_NUMBERS, 0), ("inference", "total")
+    whole: dict[str, dict[str, Any]] = {
+        part: {**empty, "by_op": Counter(), "not_counted": Counter()} for part in parts
+    }
+    layers = dict[str, dict[str, dict[str, int]]]()
     for name, node in meta.nodes.items():
-        own = flops.get(name, 0)
-        numbers = {"parameters": _parameters(node), "constants": _constants(node), "flops": own}
-        trained += numbers["parameters"] if name in trainable else 0
+        numbers = (_parameters(node), _constants(node), flops.get(name, 0))
         has_flops = node.op in _COUNTED
-        is_missing = has_flops and not own and not _has_shapes(graph, node)
+        is_missing = has_flops and not flops.get(name) and not _has_shapes(graph, node)
         is_missing = is_missing or any(called(node, library))
-        for part in (total, inference) if name in subject.needed.names else (total,):
-            part.layers[layer_of(name, meta.nodes, subject.depth)].update(numbers)
+        layer = layers.setdefault(
+            layer_of(name, meta.nodes, subject.depth), {part: {**empty} for part in parts}
+        )
+        for part in parts if name in subject.needed.names else ("total",):
+            for key, number in zip(_NUMBERS, numbers, strict=True):
+                whole[part][key] += number
+                layer[part][key] += number
             if is_missing:
-                part.not_counted[node.op] += 1
+                whole[part]["not_counted"][node.op] += 1
             elif has_flops:
-                part.by_op[node.op] += own
+                whole[part]["by_op"][node.op] += flops.get(name, 0)
+    trainable = trainable_names(meta)
+    trained = sum(_parameters(node) for name, node in meta.nodes.items() if name in trainable)
     return {
         "batch_size": subject.batch_size,
         "outputs": list(subject.outputs),
-        "inference": inference.record(),
-        "total": total.record(),
+        **whole,
         "trainable": trained if trainable else None,
         "layers": [
-            {
-                "layer": layer,
-                "inference": _numbers(inference.layers.get(layer, {})),
-                "total": _numbers(tally),
-            }
-            for layer, tally in total.layers.items()
-            if any(tally.values())
+            {"layer": layer, **numbers}
+            for layer, numbers in layers.items()
+            if any(numbers["total"].values())
         ],
         "problem": problem or failure,
     }
@@ -308,16 +290,14 @@ def _row(name: str, numbers: Mapping[str, int]) -> tuple[str, ...]:
 
 
 class LayerGraph(NamedTuple):
-    """What is drawn. A layer is a scope, or a node or a fed tensor outside of all scopes.
-
-    `layers` has by name how many nodes there are of each operation, `edges` by giver and taker the
-    types of the tensors between them, as keys, `outputs` the layers with a prediction.
-    """
+    """What is drawn. A layer is a scope, or a node or a fed tensor outside of all scopes."""
 
     title: str
-    layers: Mapping[str, Counter[str]]
-    edges: Mapping[tuple[str, str], Mapping[str, None]]
-    outputs: Collection[str] = ()
+    layers: Mapping[str, Counter[str]]  # The nodes of each operation.
+    edges: Mapping[
+        tuple[str, str], Mapping[str, None]
+    ]  # From, to -> the types of tensors, as keys.
+    outputs: Collection[str] = ()  # The layers with a prediction.
 
 
 def layer_graph(subject: Subject) -> LayerGraph:
