@@ -131,7 +131,7 @@ def make_constant(node: NodeDef, value: Array, wait: Sequence[str] = ()) -> None
         return
     tensor.dtype = dtype.as_datatype_enum
     tensor.tensor_shape.CopyFrom(tf.TensorShape(value.shape).as_proto())
-    tensor.tensor_content = np.ascontiguousarray(value).tobytes()
+    tensor.tensor_content = value.tobytes()
 
 
 def make_placeholder(node: NodeDef, dtype: tf.DType, shape: Sequence[int | None] | None) -> None:
@@ -233,24 +233,21 @@ class Known:
         varying = sum(bool(bounds.first != bounds.last) for bounds in known)
         if len(sources) > 1 or varying > (node.op in _MONOTONE):
             return None
-        ends = []
-        for end in (0, 1):
-            with np.errstate(all="ignore"):
-                result = np.asarray(_OPERATIONS[node.op](*(bounds[end] for bounds in known)))
+        with np.errstate(all="ignore"):
+            firsts, lasts, _ = zip(*known, strict=True)
+            ends = [np.asarray(_OPERATIONS[node.op](*values)) for values in (firsts, lasts)]
             if node.op == "Cast":
-                result = result.astype(tf.as_dtype(attribute_of(node, "DstT").type).as_numpy_dtype)
-            ends.append(result)
-        return Bounds(ends[0], ends[1], next(iter(sources.values()), None))
+                dtype = tf.as_dtype(attribute_of(node, "DstT").type).as_numpy_dtype
+                ends = [end.astype(dtype) for end in ends]
+        return Bounds(*ends, next(iter(sources.values()), None))
 
 
 def _single(node: NodeDef) -> Array | None:
     """A constant of one number or bool."""
     tensor = attribute_of(node, "value").tensor
     dtype = tf.as_dtype(tensor.dtype)
-    if tensor.tensor_shape.dim or not (dtype.is_bool or dtype.is_integer or dtype.is_floating):
-        return None
-    value: Array = tf.make_ndarray(tensor)
-    return value
+    is_number = dtype.is_bool or dtype.is_integer or dtype.is_floating
+    return tf.make_ndarray(tensor) if is_number and not tensor.tensor_shape.dim else None
 
 
 def _drawn(node: NodeDef) -> Bounds | None:
