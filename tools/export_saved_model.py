@@ -30,6 +30,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 import file_io
 from checkpoints.lock import FolderLock
 from checkpoints.naming import SIGNATURE
+from data.files import refusals_as_data_errors
 from data.images import decode_image
 from errors import ToolError
 from file_io import names_in
@@ -40,8 +41,11 @@ from metagraph.safety import RUN, TimeLimit
 from metagraph.session import free_scope
 from prediction.file_inputs import Target, array_rows
 from tools.command import quiet
+from tools.export import ExportConfig
+from tools.freezing import Reference, largest_difference, run_frozen
 from tools.frozen_graph import TABLE_INITIALIZERS, FrozenGraph, signature_of
 
+CONVERSION = "the conversion"
 BYTES_SIGNATURE, BYTES_KEY = "serving_bytes", "image_bytes"
 LABELS_FILE = "labels.txt"
 _SERVE = tf.compat.v1.saved_model.tag_constants.SERVING
@@ -152,7 +156,34 @@ def _rounded(sums: tf.Tensor) -> tf.Tensor:
     return tf.clip_by_value(tf.floor(sums / _ONE + 0.5), 0.0, 255.0)
 
 
-def example_files(image: ImageInput, batch: Mapping[str, Array]) -> list[bytes]:
+def export_saved_model(
+    config: ExportConfig, frozen: FrozenGraph, reference: Reference
+) -> tuple[str, Mapping[str, Mapping[str, TensorInfo]], float]:
+    """Writes a new version, and keeps it if it computes what the session does, on files too.
+
+    Returns its folder, the inputs of its signatures, and the largest difference.
+    """
+    limit, image = config.limit, find_image_input(frozen.inputs, frozen.plan.model)
+    path = os.path.join(config.output, str(next_version(config.output)))
+    with refusals_as_data_errors(config.output), new_version(path) as folder:
+        with limit.over(CONVERSION):
+            signatures = write_saved_model(frozen, folder, image)
+        found = run_saved_model(folder, SIGNATURE, reference.feeds, limit)
+        difference = largest_difference(reference, found, "the SavedModel", config.tolerance)
+        if image is not None:
+            contents = _example_files(image, reference.feeds)
+            rows = {image.info.name: _rows_of(contents, image)}
+            asked = reference._replace(feeds={**reference.feeds, **rows})
+            asked = asked._replace(results=run_frozen(frozen, asked, config))
+            fed = {signatures[BYTES_SIGNATURE][BYTES_KEY].name: np.array(contents, object)}
+            found = run_saved_model(folder, BYTES_SIGNATURE, {**reference.feeds, **fed}, limit)
+            what = "the SavedModel on image files"
+            on_files = largest_difference(asked, found, what, config.tolerance)
+            difference = max(difference, on_files)
+    return path, signatures, difference
+
+
+def _example_files(image: ImageInput, batch: Mapping[str, Array]) -> list[bytes]:
     """As many image files of noise as a batch has rows, neither of the model's size nor square."""
     rng, files = np.random.default_rng(0), []
     for _ in batch[image.info.name]:
@@ -163,7 +194,7 @@ def example_files(image: ImageInput, batch: Mapping[str, Array]) -> list[bytes]:
     return files
 
 
-def rows_of(files: list[bytes], image: ImageInput) -> Array:
+def _rows_of(files: list[bytes], image: ImageInput) -> Array:
     """What predict.py would feed for image files; of the dtype and shape of `image.info`."""
     pixels = np.stack([decode_image(f, "example", image.size, image.channels) for f in files])
     rows = pixels if len(image.info.shape or ()) == 4 else pixels.reshape(len(files), -1)

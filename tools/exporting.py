@@ -12,7 +12,6 @@ checked is not kept.
 
 import io
 import json
-import os
 import re
 import tempfile
 import zipfile
@@ -38,23 +37,17 @@ from prediction.output import check_target, write_whole
 from tools.command import Record, check_installed, format_bytes, quiet
 from tools.export import ONNX, SAVED_MODEL, TFLITE, ExportConfig
 from tools.export_saved_model import (
-    BYTES_KEY,
-    BYTES_SIGNATURE,
+    CONVERSION,
     LABELS_FILE,
     as_lines,
-    example_files,
-    find_image_input,
+    export_saved_model,
     labels_text,
-    new_version,
     next_version,
-    rows_of,
-    run_saved_model,
     write_saved_model,
 )
-from tools.freezing import Reference, described, freeze_and_compare, largest_difference, run_frozen
+from tools.freezing import Reference, described, freeze_and_compare, largest_difference
 from tools.frozen_graph import FrozenGraph
 
-_CONVERSION = "the conversion"
 _RUNTIMES = {ONNX: "onnxruntime", TFLITE: "TFLite's interpreter"}
 _CHOICES = frozenset({"Case", "If", "Merge", "StatelessCase", "StatelessIf"})
 _MAX_NAMED = 10
@@ -83,7 +76,7 @@ def _export(config: ExportConfig, meta: MetaGraphFile, model: Model) -> Record:
     frozen, reference, _ = freeze_and_compare(meta, config)
     signatures: Mapping[str, Mapping[str, TensorInfo]] = {SIGNATURE: frozen.inputs}
     if config.to == SAVED_MODEL:
-        path, signatures, difference = _write_saved_model(config, frozen, reference)
+        path, signatures, difference = export_saved_model(config, frozen, reference)
     else:
         path, difference = config.output, _write_file(config, frozen, reference)
     outputs = described(dict(sorted(frozen.plan.outputs.items())))
@@ -111,29 +104,6 @@ def _size(path: str) -> int:
     return sum(map(files.size, found or [path]))
 
 
-def _write_saved_model(
-    config: ExportConfig, frozen: FrozenGraph, reference: Reference
-) -> tuple[str, Mapping[str, Mapping[str, TensorInfo]], float]:
-    """Returns its folder, its signatures' inputs, and the largest difference from the session."""
-    limit, image = config.limit, find_image_input(frozen.inputs, frozen.plan.model)
-    path = os.path.join(config.output, str(next_version(config.output)))
-    with files.refusals_as_data_errors(config.output), new_version(path) as folder:
-        with limit.over(_CONVERSION):
-            signatures = write_saved_model(frozen, folder, image)
-        found = run_saved_model(folder, SIGNATURE, reference.feeds, limit)
-        difference = largest_difference(reference, found, "the SavedModel", config.tolerance)
-        if image is not None:
-            name, contents = image.info.name, example_files(image, reference.feeds)
-            asked = reference._replace(feeds={**reference.feeds, name: rows_of(contents, image)})
-            asked = asked._replace(results=run_frozen(frozen, asked, config))
-            fed = {signatures[BYTES_SIGNATURE][BYTES_KEY].name: np.array(contents, object)}
-            found = run_saved_model(folder, BYTES_SIGNATURE, {**reference.feeds, **fed}, limit)
-            what = "the SavedModel on image files"
-            on_files = largest_difference(asked, found, what, config.tolerance)
-            difference = max(difference, on_files)
-    return path, signatures, difference
-
-
 def _write_file(config: ExportConfig, frozen: FrozenGraph, reference: Reference) -> float:
     """Returns the largest difference from the session."""
     if config.to == ONNX and not frozen.inputs:
@@ -148,7 +118,7 @@ def _write_file(config: ExportConfig, frozen: FrozenGraph, reference: Reference)
                 f"dimensions there are: say it, as in --shape={info.name.removesuffix(':0')}="
                 + ",".join(map(str, ["?", *reference.feeds[info.name].shape[1:]]))
             )
-    with config.limit.over(_CONVERSION):
+    with config.limit.over(CONVERSION):
         is_onnx = config.to == ONNX
         content = as_onnx(frozen, config.opset) if is_onnx else as_tflite(frozen)
     with config.limit.over(RUN):
