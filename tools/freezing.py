@@ -28,7 +28,7 @@ from metagraph.session import NUMBER, InferenceGraph, load_inference_graph, warn
 from prediction.chosen_model import with_model
 from prediction.exact_rows import warn_of_mixing
 from prediction.file_inputs import MAX_BYTES
-from prediction.output import check_target, write_whole
+from prediction.output import check_target, tensor_record, write_whole
 from prediction.plan import feed_value, feeds_by_tensor
 from tools.command import Record, format_bytes, table
 from tools.differences import compare
@@ -93,10 +93,8 @@ def _graph_parts(graph: GraphDef) -> Iterator[bytes]:
 
 def described(infos: Mapping[str, TensorInfo], prefix: str = "") -> Record:
     """Tensors as JSON values, by the same keys; `prefix` comes before their names."""
-    return {
-        key: {"name": prefix + info.name, "dtype": info.dtype.name, "shape": info.shape}
-        for key, info in infos.items()
-    }
+    named = {key: info._replace(name=prefix + info.name) for key, info in infos.items()}
+    return {key: tensor_record(info) for key, info in named.items()}
 
 
 def _put_in_scope(meta: MetaGraphDef, prefix: str) -> None:
@@ -270,8 +268,6 @@ _MOST_TRIALS, _MOST_BYTES = 64, 16 << 20
 _TRIALS = "finding values that the graph takes"
 _LEVELS = 256  # Of a pixel.
 _OF_ROWS = re.compile(r"batch_?size|num_?(rows|examples|samples)", re.IGNORECASE)
-
-
 _Trial = tuple[tuple[tuple[int, ...], ...], int, int]  # Shapes, limit of integers, rows.
 
 
@@ -290,16 +286,18 @@ def try_batches(
     infos = [i._replace(shape=given[i.name].shape) if i.name in given else i for i in graph.feeds]
     told = {value.shape[0]: -1 for value in given.values() if value.ndim}
     known = {info.shape[0]: 1 for info in infos if info.shape and info.shape[0]}
-    below = _BELOW if any(info.dtype.is_integer for info in infos) else {2: 0}
-    choices, tried = [below, known | _ROWS | told, _RANKS, dict(_WIDTHS)], set[_Trial]()
+    limits = _BELOW if any(info.dtype.is_integer for info in infos) else {2: 0}
+    choices, tried = [limits, known | _ROWS | told, _RANKS, dict(_WIDTHS)], set[_Trial]()
     limit, graph.time_limit = graph.time_limit, replace(graph.time_limit, end_after=None)
     end = time.monotonic() + (limit.seconds or math.inf)
     with limit.over(_TRIALS):
         while len(tried) < _MOST_TRIALS and (trial := _next_trial(infos, choices, tried)):
             tried.add(trial)
-            rng, pairs = np.random.default_rng(_SEED), zip(infos, trial[0], strict=True)
-            made_up = [_value(i, s, *trial[1:], rng) for i, s in pairs if i.name not in given]
-            values = [given[i.name] if i.name in given else made_up.pop(0) for i in infos]
+            rng, (shapes, below, rows) = np.random.default_rng(_SEED), trial
+            values = [
+                given[i.name] if i.name in given else _value(i, shape, below, rows, rng)
+                for i, shape in zip(infos, shapes, strict=True)
+            ]
             try:
                 results = graph.run(*values)
             except CheckpointError as refused:

@@ -20,7 +20,7 @@ import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from checkpoints.bundle import as_dtype
+from checkpoints.bundle import DType, as_dtype
 from cli.terminal import printable
 from errors import CheckpointError, ToolError, first_few
 from metagraph.description import Model
@@ -258,10 +258,7 @@ def _constants(node: NodeDef) -> int:
     """How many floating-point values a constant has that is no scalar."""
     tensor = attribute_of(node, "value").tensor
     sizes = [dim.size for dim in tensor.tensor_shape.dim]
-    try:
-        is_floating = node.op == "Const" and as_dtype(tensor.dtype).is_floating
-    except TypeError:
-        return 0
+    is_floating = node.op == "Const" and DType(dtype_name(tensor.dtype)).is_floating
     return math.prod(sizes) if is_floating and sizes and min(sizes) >= 0 else 0
 
 

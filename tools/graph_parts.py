@@ -147,12 +147,12 @@ def _saver_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
         return
     tensors = ", ".join(f"{key.split('_')[0]} {found[key] or '(none)'}" for key in _SAVER)
     sharded = ", sharded" if found["sharded"] else ""
-    kept = f"{found['max_to_keep'] or 'all'} checkpoints"
-    hours = f"one every {found['keep_checkpoint_every_n_hours']} hours"
+    kept, hours = found["max_to_keep"] or "all", found["keep_checkpoint_every_n_hours"]
+    keeps = f"keeps {kept} checkpoints, and one every {hours} hours"
     renamed = [p for p in found["saved"] if p["key"] != p["variable"] or "slice" in p]
     names = len(found["saved"]) - len(renamed)
     yield "saver"
-    yield f"  {tensors}; version {found['version']}{sharded}; keeps {kept}, and {hours}"
+    yield f"  {tensors}; version {found['version']}{sharded}; {keeps}"
     yield f"  saves {names} variables under their names" + (", and" if renamed else "")
     yield from shortened([_place_text(place) for place in renamed], most, "    ")
     if found["not_saved"]:
