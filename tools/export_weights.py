@@ -10,7 +10,7 @@ import math
 import os
 import zipfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -107,7 +107,7 @@ def _export(config: ExportConfig, prefix: str) -> Record:
         write = _as_safetensors if config.to == SAFETENSORS else _as_npz
         content, read_back = write(values, metadata)
         for one in variables:  # The checkpoint's own value is read anew.
-            _check_same(one, read_back(one.name), reader.read(one.key))
+            _check_same(one, read_back[one.name], reader.read(one.key))
     except CheckpointError as error:
         raise explain_if_gone(error, prefix, "--ckpt") from error
     write_whole(config.output, content)
@@ -164,25 +164,23 @@ def _metadata(config: ExportConfig, prefix: str, variables: Sequence[Exported]) 
     return told
 
 
-# A file, and what its format's own reader gives for a name in it.
-_Written = tuple[bytes, Callable[[str], Array]]
+# A file, and what its format's own reader gives of it by name.
+_Written = tuple[bytes, Mapping[str, Array]]
 
 
 def _as_safetensors(values: Mapping[str, Array], metadata: Mapping[str, str]) -> _Written:
     from safetensors import SafetensorError, deserialize
     from safetensors.numpy import save
 
+    read = {}
     try:
         content = save(dict(values), dict(metadata))
-        found = dict(deserialize(content))
+        for name, raw in deserialize(content):
+            dtype = values[name].dtype
+            is_same = raw["dtype"] == _CODES[dtype.name]
+            read[name] = np.ndarray(raw["shape"], dtype if is_same else np.void, raw["data"])
     except SafetensorError as error:
         raise ToolError(f"safetensors refuses the variables: {reason(error)}") from error
-
-    def read(name: str) -> Array:
-        dtype, raw = values[name].dtype, found[name]
-        is_same = raw["dtype"] == _CODES[dtype.name]
-        return np.ndarray(raw["shape"], dtype if is_same else np.void, raw["data"])
-
     return content, read
 
 
@@ -196,7 +194,7 @@ def _as_npz(values: Mapping[str, Array], metadata: Mapping[str, str]) -> _Writte
             with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
                 np.lib.format.write_array(entry, value, allow_pickle=False)
     file.seek(0)
-    return file.getvalue(), np.load(file, allow_pickle=False).__getitem__
+    return file.getvalue(), np.load(file, allow_pickle=False)
 
 
 def _check_same(one: Exported, found: Array, original: Array) -> None:
