@@ -250,8 +250,7 @@ def _choices_of_texts(graph: GraphDef) -> set[str]:
     found, loops = set[str](), {n.name for n in graph.node if n.op == "NextIteration"}
     functions = (node for function in graph.library.function for node in function.node_def)
     for node in (*graph.node, *functions):
-        types = [node.attr["T"].type] if "T" in node.attr else []
-        types += attribute_of(node, "Tout").list.type
+        types = [attribute_of(node, "T").type, *attribute_of(node, "Tout").list.type]
         is_choice = node.op in _CHOICES and not loops.intersection(map(node_of, node.input))
         if is_choice and tf.string.as_datatype_enum in types:
             found |= {"Switch", "Merge"} if node.op == "Merge" else {node.op}

@@ -353,10 +353,9 @@ def dot_text(graph: LayerGraph) -> str:
     ]
     for name, ops in graph.layers.items():
         label = _quoted(dict.fromkeys([name, _ops_text(ops)]))  # Once, of a node named as it does.
-        is_output = name in graph.outputs
-        shape = "ellipse" if ops.keys() & (INPUT_OPS | {_FED}) and not is_output else "box"
-        bold = ", penwidth=2" if is_output else ""
-        lines.append(f"  {ids[name]} [label={label}, shape={shape}{bold}];")
+        shape = "ellipse" if ops.keys() & (INPUT_OPS | {_FED}) else "box"
+        shape = "box, penwidth=2" if name in graph.outputs else shape
+        lines.append(f"  {ids[name]} [label={label}, shape={shape}];")
     for (giver, taker), types in graph.edges.items():
         texts = [f" {text}" for text in [*types][:_MOST_TYPES]]  # A space keeps off the line.
         if len(types) > _MOST_TYPES:
