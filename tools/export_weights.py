@@ -10,7 +10,7 @@ import math
 import os
 import zipfile
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -287,22 +287,16 @@ def _uses(
     places = checkpoint_keys(meta, names, {key: key for key in shapes})
     keys = {name: place.key for name, place in places.items()}
     uses = defaultdict[str, set[tuple[str, Layout]]](set)
-    for node, index, name in _takers(needed):
-        key = keys[name]
-        if key in shapes and not any(called(node, library)):
-            uses[key].add((node.op, _told(node, index, len(shapes[key]))))
-    return uses
-
-
-def _takers(meta: MetaGraphFile) -> Iterator[tuple[NodeDef, int, str]]:
-    """Each node that takes a variable's value as the input of an index, and the variable."""
-    wanted = {op for op, _ in _FILTERS} | _FLIPS.keys() | _LOOKED_UP
-    for view in views(meta, wanted):
+    for view in views(needed, {op for op, _ in _FILTERS} | _FLIPS.keys() | _LOOKED_UP):
         for node in view.nodes.values():
-            if node.op not in _SEEN_THROUGH | _NO_USE:
-                for index, text in enumerate(data_inputs(node)):
-                    if name := _variable(view, text):
-                        yield node, index, name
+            if node.op in _SEEN_THROUGH | _NO_USE or any(called(node, library)):
+                continue
+            for index, text in enumerate(data_inputs(node)):
+                name = _variable(view, text)
+                if name in keys and keys[name] in shapes:
+                    told = _told(node, index, len(shapes[keys[name]]))
+                    uses[keys[name]].add((node.op, told))
+    return uses
 
 
 def _variable(view: View, text: str) -> str | None:
