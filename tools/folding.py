@@ -246,8 +246,10 @@ def _single(node: NodeDef) -> Array | None:
     """A constant of one number or bool."""
     tensor = attribute_of(node, "value").tensor
     dtype = tf.as_dtype(tensor.dtype)
-    is_number = dtype.is_bool or dtype.is_integer or dtype.is_floating
-    return tf.make_ndarray(tensor) if is_number and not tensor.tensor_shape.dim else None
+    if tensor.tensor_shape.dim or not (dtype.is_bool or dtype.is_integer or dtype.is_floating):
+        return None
+    value: Array = tf.make_ndarray(tensor)
+    return value
 
 
 def _drawn(node: NodeDef) -> Bounds | None:

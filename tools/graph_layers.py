@@ -116,10 +116,11 @@ def tensor_record(graph: Any | None, text: str) -> dict[str, Any]:
 
     The graph is a tf.Graph, where there is one.
     """
-    record = {"name": text if ":" in text else f"{text}:0", "dtype": None, "shape": None}
+    name = text if ":" in text else f"{text}:0"
+    record: dict[str, Any] = {"name": name, "dtype": None, "shape": None}
     if graph is not None:
         with suppress(KeyError, ValueError):
-            tensor = graph.get_tensor_by_name(record["name"])
+            tensor = graph.get_tensor_by_name(name)
             shape = shape_sizes(tensor.shape.as_proto())
             record |= {"dtype": tensor.dtype.base_dtype.name, "shape": shape}
     return record
