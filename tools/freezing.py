@@ -28,7 +28,7 @@ from metagraph.session import NUMBER, InferenceGraph, load_inference_graph, warn
 from prediction.chosen_model import with_model
 from prediction.exact_rows import warn_of_mixing
 from prediction.file_inputs import MAX_BYTES
-from prediction.output import check_target, tensor_record, write_whole
+from prediction.output import check_target, write_whole
 from prediction.plan import feed_value, feeds_by_tensor
 from tools.command import Record, format_bytes, table
 from tools.differences import compare
@@ -93,8 +93,10 @@ def _graph_parts(graph: GraphDef) -> Iterator[bytes]:
 
 def described(infos: Mapping[str, TensorInfo], prefix: str = "") -> Record:
     """Tensors as JSON values, by the same keys; `prefix` comes before their names."""
-    named = {key: info._replace(name=prefix + info.name) for key, info in infos.items()}
-    return {key: tensor_record(info) for key, info in named.items()}
+    return {
+        key: {"name": prefix + info.name, "dtype": info.dtype.name, "shape": info.shape}
+        for key, info in infos.items()
+    }
 
 
 def _put_in_scope(meta: MetaGraphDef, prefix: str) -> None:
