@@ -172,7 +172,7 @@ def _as_safetensors(values: Mapping[str, Array], metadata: Mapping[str, str]) ->
     from safetensors import SafetensorError, deserialize
     from safetensors.numpy import save
 
-    read = {}
+    read = dict[str, Array]()
     try:
         content = save(dict(values), dict(metadata))
         for name, raw in deserialize(content):

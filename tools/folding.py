@@ -239,7 +239,7 @@ class Known:
             if node.op == "Cast":
                 dtype = tf.as_dtype(attribute_of(node, "DstT").type).as_numpy_dtype
                 ends = [end.astype(dtype) for end in ends]
-        return Bounds(*ends, next(iter(sources.values()), None))
+        return Bounds(ends[0], ends[1], next(iter(sources.values()), None))
 
 
 def _single(node: NodeDef) -> Array | None:

@@ -317,9 +317,8 @@ def test_operations_that_a_format_lacks_or_that_may_do_harm_are_named(
 def test_another_result_is_not_kept(
     tool: Tool, named: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
 ) -> None:
-    """The session is made to give other values."""
-
     def spoilt(reference: Reference, *others: Any) -> float:
+        """As if the session gave other values."""
         results = {name: value + value.dtype.type(1) for name, value in reference.results.items()}
         return largest_difference(reference._replace(results=results), *others)
 
