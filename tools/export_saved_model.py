@@ -4,10 +4,9 @@ Its version folders are those that TensorFlow Serving watches, `<model>/1` and s
 are decoded, resized and scaled inside the graph, to the pixels that predict.py feeds; but no
 operation of TensorFlow reads EXIF data: images are not turned.
 
-`tf.image.resize(..., antialias=True)` has Pillow's filter, but does not round between its two
-passes, as Pillow does, so that one pixel in six of a photo differs by one level; without antialias,
-nearly all differ, by up to 150. Here Pillow's own arithmetic is done over, in whole numbers that
-float64 holds exactly.
+`tf.image.resize(..., antialias=True)` does not round between its two passes, as Pillow does: one
+pixel in six of a photo would differ. Here Pillow's own arithmetic is done over, in whole numbers
+that float64 holds exactly.
 
 Format: `tensorflow/core/protobuf/saved_model.proto`, `tensorflow/core/protobuf/meta_graph.proto`.
 Source: `src/libImaging/Resample.c` of Pillow, `ImagingResample` for 8 bits per channel.
@@ -31,6 +30,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 import file_io
 from checkpoints.lock import FolderLock
 from checkpoints.naming import SIGNATURE
+from data.files import refusals_as_data_errors
 from data.images import decode_image
 from errors import ToolError
 from file_io import names_in
@@ -41,8 +41,11 @@ from metagraph.safety import RUN, TimeLimit
 from metagraph.session import free_scope
 from prediction.file_inputs import Target, array_rows
 from tools.command import quiet
+from tools.export import ExportConfig
+from tools.freezing import Reference, largest_difference, run_frozen
 from tools.frozen_graph import TABLE_INITIALIZERS, FrozenGraph, signature_of
 
+CONVERSION = "the conversion"
 BYTES_SIGNATURE, BYTES_KEY = "serving_bytes", "image_bytes"
 LABELS_FILE = "labels.txt"
 _SERVE = tf.compat.v1.saved_model.tag_constants.SERVING
@@ -55,7 +58,7 @@ _PRECISION_BITS = 32 - 8 - 2  # Of a weight, as Pillow has it.
 _ONE = 2.0**_PRECISION_BITS
 # The weights of ITU-R BT.601 in 16 bits, as Pillow's conversion to its mode "L" has them.
 _GREY_WEIGHTS = (19595, 38470, 7471)
-_GREY_ONE, _GREY_HALF = 1 << 16, 1 << 15
+_GREY_ONE = 1 << 16
 
 
 class ImageInput(NamedTuple):
@@ -73,18 +76,12 @@ class ImageInput(NamedTuple):
 
 
 def find_image_input(inputs: Mapping[str, TensorInfo], model: Model) -> ImageInput | None:
-    """The one of a signature's inputs that takes images, told as predict.py tells it.
-
-    None where not one alone does.
-    """
+    """The one input that takes images, as predict.py tells it; None where not one alone does."""
     found = []
     for key, info in inputs.items():
-        flat = Target(info, None, (), None, model.image_shape).flat_image
-        shape = flat or (info.shape[1:] if info.shape and len(info.shape) == 4 else ())
-        if info.dtype.is_floating and len(shape) == 3:
-            height, width, channels = shape
-            if height and height == width and channels in (1, 3):
-                found.append(ImageInput(key, info, height, channels, model.input_scale))
+        image = Target(info, None, (), None, model.image_shape).image
+        if image is not None and image[0] and info.dtype.is_floating:
+            found.append(ImageInput(key, info, image[0], image[2], model.input_scale))
     if len(found) != 1:
         return None
     if found[0].scale is None:
@@ -119,27 +116,19 @@ def rows_from_files(files: tf.Tensor, image: ImageInput) -> tf.Tensor:
 
 
 def _pixels(content: tf.Tensor, image: ImageInput) -> tf.Tensor:
-    """One image file: uint8 [size, size, channels].
-
-    The operation for JPEG decodes PNG as well, and it alone has a choice of how exactly.
-    """
+    """One image file: uint8 [size, size, channels]."""
+    # It decodes PNG as well, and it alone has a choice of how exactly.
     decoded = tf.raw_ops.DecodeJpeg(contents=content, channels=3, dct_method="INTEGER_ACCURATE")
-    resized = resize_bilinear(decoded, image.size)
-    return _grey(resized) if image.channels == 1 else resized
-
-
-def _grey(pixels: tf.Tensor) -> tf.Tensor:
-    """The brightness of each pixel: uint8 [..., 3] to uint8 [..., 1]."""
-    weighted = tf.cast(pixels, tf.int32) * tf.constant(_GREY_WEIGHTS, tf.int32)
-    sums = tf.reduce_sum(weighted, axis=-1, keepdims=True) + _GREY_HALF
-    return tf.cast(sums // _GREY_ONE, tf.uint8)
+    resized = resize_bilinear(decoded, image.size)  # [size, size, 3]
+    if image.channels == 3:
+        return resized
+    weighted = tf.cast(resized, tf.int32) * tf.constant(_GREY_WEIGHTS, tf.int32)
+    sums = tf.reduce_sum(weighted, axis=-1, keepdims=True)  # [size, size, 1]
+    return tf.cast((sums + _GREY_ONE // 2) // _GREY_ONE, tf.uint8)
 
 
 def resize_bilinear(image: tf.Tensor, size: int) -> tf.Tensor:
-    """Resizes an image as a whole to a square, as `Image.resize` does with `BILINEAR`.
-
-    Takes uint8 [H, W, C], of any size; gives uint8 [size, size, C].
-    """
+    """`Image.resize` with `BILINEAR`: uint8 [H, W, C], of any size, to [size, size, C]."""
     height, width = tf.unstack(tf.shape(image)[:2])
     pixels = tf.cast(image, tf.float64)
     rows = _rounded(tf.einsum("sw,hwc->hsc", _weights(width, size), pixels))  # [H, size, C]
@@ -167,7 +156,34 @@ def _rounded(sums: tf.Tensor) -> tf.Tensor:
     return tf.clip_by_value(tf.floor(sums / _ONE + 0.5), 0.0, 255.0)
 
 
-def example_files(image: ImageInput, batch: Mapping[str, Array]) -> list[bytes]:
+def export_saved_model(
+    config: ExportConfig, frozen: FrozenGraph, reference: Reference
+) -> tuple[str, Mapping[str, Mapping[str, TensorInfo]], float]:
+    """Writes a new version, and keeps it if it computes what the session does, on files too.
+
+    Returns its folder, the inputs of its signatures, and the largest difference.
+    """
+    limit, image = config.limit, find_image_input(frozen.inputs, frozen.plan.model)
+    path = os.path.join(config.output, str(next_version(config.output)))
+    with refusals_as_data_errors(config.output), new_version(path) as folder:
+        with limit.over(CONVERSION):
+            signatures = write_saved_model(frozen, folder, image)
+        found = run_saved_model(folder, SIGNATURE, reference.feeds, limit)
+        difference = largest_difference(reference, found, "the SavedModel", config.tolerance)
+        if image is not None:
+            contents = _example_files(image, reference.feeds)
+            rows = {image.info.name: _rows_of(contents, image)}
+            asked = reference._replace(feeds={**reference.feeds, **rows})
+            asked = asked._replace(results=run_frozen(frozen, asked, config))
+            fed = {signatures[BYTES_SIGNATURE][BYTES_KEY].name: np.array(contents, object)}
+            found = run_saved_model(folder, BYTES_SIGNATURE, {**reference.feeds, **fed}, limit)
+            what = "the SavedModel on image files"
+            on_files = largest_difference(asked, found, what, config.tolerance)
+            difference = max(difference, on_files)
+    return path, signatures, difference
+
+
+def _example_files(image: ImageInput, batch: Mapping[str, Array]) -> list[bytes]:
     """As many image files of noise as a batch has rows, neither of the model's size nor square."""
     rng, files = np.random.default_rng(0), []
     for _ in batch[image.info.name]:
@@ -178,7 +194,7 @@ def example_files(image: ImageInput, batch: Mapping[str, Array]) -> list[bytes]:
     return files
 
 
-def rows_of(files: list[bytes], image: ImageInput) -> Array:
+def _rows_of(files: list[bytes], image: ImageInput) -> Array:
     """What predict.py would feed for image files; of the dtype and shape of `image.info`."""
     pixels = np.stack([decode_image(f, "example", image.size, image.channels) for f in files])
     rows = pixels if len(image.info.shape or ()) == 4 else pixels.reshape(len(files), -1)
@@ -260,10 +276,9 @@ def _serving_graph(
 def run_saved_model(
     folder: str, signature: str, values: Mapping[str, Array], time_limit: TimeLimit
 ) -> dict[str, Array]:
-    """What a SavedModel computes, loaded from the folder of a version, as a server does.
+    """What a SavedModel computes, loaded as a server does; ToolError where it does not run.
 
     Values and results are by the names of tensors. The folder may hold only what has been checked.
-    Raises ToolError where it cannot be loaded or run.
     """
     config = tf.compat.v1.ConfigProto(allow_soft_placement=True)
     # Each step of the rewriting of graphs would take a copy of all weights.
@@ -303,8 +318,8 @@ def new_version(path: str) -> Iterator[str]:
     """A folder to write a version into, which is at `path` where no error comes, or gone.
 
     A server loads a folder with the name of a number as soon as it is there: it is written under
-    another name and renamed. Meanwhile the model's folder is locked, so that what exports that were
-    killed have left there can go. Raises CheckpointError where another export has the lock, OSError
+    another name and renamed. The model's folder is locked meanwhile, and what exports that were
+    killed have left there goes. Raises CheckpointError where another export has the lock, OSError
     or tf.errors.OpError where the disk refuses.
     """
     folder, temporary = os.path.dirname(path), path + _BEING_WRITTEN

@@ -10,7 +10,7 @@ import math
 import os
 import zipfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -50,7 +50,7 @@ _OF_NUMPY = _CODES.keys() - {"bfloat16"} | {"complex128"}
 class Layout(NamedTuple):
     """What becomes of an array: its axes in another order, and perhaps two of them as one."""
 
-    name: str
+    name: str | None  # None where nothing is asked of it.
     axes: tuple[int, ...] = ()  # Empty where it stays as it is.
     is_depthwise: bool = False  # The channels that it takes and gives become one, with a 1 after.
 
@@ -75,14 +75,7 @@ class Exported(NamedTuple):
     name: str
     was: str
     key: str  # Of its value, which may be that of its moving average.
-    dtype: str
-    shape: tuple[int, ...]
-    layout: Layout | None
-
-    def value(self, reader: CheckpointReader) -> Array:
-        """The value as it is written."""
-        value = reader.read(self.key)
-        return value if self.layout is None else self.layout.apply(value)
+    layout: Layout
 
 
 def export_weights(config: ExportConfig) -> Record:
@@ -108,12 +101,12 @@ def _export(config: ExportConfig, prefix: str) -> Record:
         reader = CheckpointReader(prefix)
         reader.check_sizes(reader.shapes)
         variables, dropped = _chosen(config, reader)
-        values = {one.name: one.value(reader) for one in variables}
+        values = {one.name: one.layout.apply(reader.read(one.key)) for one in variables}
         metadata = _metadata(config, prefix, variables)
         write = _as_safetensors if config.to == SAFETENSORS else _as_npz
         content, read_back = write(values, metadata)
-        for one in variables:
-            _check_same(one, read_back(one.name), reader)
+        for one in variables:  # The checkpoint's own value is read anew.
+            _check_same(one, read_back[one.name], reader.read(one.key))
     except CheckpointError as error:
         raise explain_if_gone(error, prefix, "--ckpt") from error
     write_whole(config.output, content)
@@ -124,9 +117,9 @@ def _export(config: ExportConfig, prefix: str) -> Record:
         "checkpoint": prefix,
         "weights": config.weights,
         "variables": [
-            one._asdict()
-            | {"shape": list(values[one.name].shape), "layout": one.layout and one.layout.name}
-            for one in variables
+            {"name": name, "was": was, "key": key, "dtype": values[name].dtype.name}
+            | {"shape": list(values[name].shape), "layout": layout.name}
+            for name, was, key, layout in variables
         ],
         "dropped": dropped,
     }
@@ -134,7 +127,7 @@ def _export(config: ExportConfig, prefix: str) -> Record:
 
 def _chosen(config: ExportConfig, reader: CheckpointReader) -> tuple[list[Exported], Sequence[str]]:
     """The variables to write, and the names of those that are left out."""
-    keys, specs = {key: key for key in sorted(reader.shapes)}, reader.specs
+    keys = {key: key for key in sorted(reader.shapes)}
     slots = slot_names(keys) if config.without_slots else frozenset[str]()
     if config.weights == AVERAGED:
         shadows = averages(keys, reader.prefix)
@@ -142,22 +135,21 @@ def _chosen(config: ExportConfig, reader: CheckpointReader) -> tuple[list[Export
     kept = select([*keys], slots, config.only)
     known = _CODES.keys() if config.to == SAFETENSORS else _OF_NUMPY
     for name in kept:
-        if specs[keys[name]].dtype not in known:
+        spec = reader.specs[keys[name]]
+        if spec.dtype not in known:
             raise ToolError(
-                f"{name} is {specs[keys[name]]}, which a file of --to={config.to} does not hold: "
-                "leave it out with --only"
+                f"{name} is {spec}, which a file of --to={config.to} does not hold: leave it out "
+                "with --only"
             )
-    shapes = {name: specs[key].shape for name, key in keys.items()}
-    layouts: Mapping[str, Layout] = {}
+    layouts = dict.fromkeys(kept, Layout(None))
     if config.layout is not None:
+        shapes = {name: reader.specs[key].shape for name, key in keys.items()}
         with config.limit.over(READING):
             source = [reader.prefix]
             meta = open_model(config.meta, config.max_meta_bytes, source, config.tags)
             layouts = torch_layouts(meta, shapes, kept)
-    variables = []
-    for name, new in new_names(kept, config.rename).items():
-        spec = specs[keys[name]]
-        variables.append(Exported(new, name, keys[name], spec.dtype, spec.shape, layouts.get(name)))
+    renamed = new_names(kept, config.rename).items()
+    variables = [Exported(new, name, keys[name], layouts[name]) for name, new in renamed]
     return variables, [name for name in keys if name not in kept]
 
 
@@ -165,31 +157,29 @@ def _metadata(config: ExportConfig, prefix: str, variables: Sequence[Exported]) 
     """What the file says of itself: texts, as safetensors has it."""
     told = {"checkpoint": os.path.basename(prefix), "weights": config.weights}
     if config.layout is not None:
-        layouts = {one.name: one.layout.name for one in variables if one.layout}
+        layouts = {one.name: one.layout.name for one in variables}
         # Some of PyTorch's libraries take a file only where it says that it is for them.
         told |= {"format": "pt", "layout": json.dumps(layouts)}
     return told
 
 
-# A file, and what its format's own reader gives for a name in it.
-_Written = tuple[bytes, Callable[[str], Array]]
+# A file, and what its format's own reader gives of it by name.
+_Written = tuple[bytes, Mapping[str, Array]]
 
 
 def _as_safetensors(values: Mapping[str, Array], metadata: Mapping[str, str]) -> _Written:
     from safetensors import SafetensorError, deserialize
     from safetensors.numpy import save
 
+    read = dict[str, Array]()
     try:
         content = save(dict(values), dict(metadata))
-        found = dict(deserialize(content))
+        for name, raw in deserialize(content):
+            dtype = values[name].dtype
+            is_same = raw["dtype"] == _CODES[dtype.name]
+            read[name] = np.ndarray(raw["shape"], dtype if is_same else np.void, raw["data"])
     except SafetensorError as error:
         raise ToolError(f"safetensors refuses the variables: {reason(error)}") from error
-
-    def read(name: str) -> Array:
-        dtype, raw = values[name].dtype, found[name]
-        is_same = raw["dtype"] == _CODES[dtype.name]
-        return np.ndarray(raw["shape"], dtype if is_same else np.void, raw["data"])
-
     return content, read
 
 
@@ -203,14 +193,12 @@ def _as_npz(values: Mapping[str, Array], metadata: Mapping[str, str]) -> _Writte
             with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
                 np.lib.format.write_array(entry, value, allow_pickle=False)
     file.seek(0)
-    return file.getvalue(), np.load(file, allow_pickle=False).__getitem__
+    return file.getvalue(), np.load(file, allow_pickle=False)
 
 
-def _check_same(one: Exported, found: Array, reader: CheckpointReader) -> None:
-    """ToolError unless what was read back is the checkpoint's own, read anew, to the byte."""
-    original = reader.read(one.key)
-    if one.layout is not None:
-        found = one.layout.undo(found, original.shape)
+def _check_same(one: Exported, found: Array, original: Array) -> None:
+    """ToolError unless what was read back is the checkpoint's own to the byte."""
+    found = one.layout.undo(found, original.shape)
     is_same = (found.dtype, found.shape) == (original.dtype, original.shape)
     if not is_same or found.tobytes() != original.tobytes():
         raise ToolError(f"{one.name} is read back as another than it was; nothing is kept")
@@ -218,21 +206,13 @@ def _check_same(one: Exported, found: Array, reader: CheckpointReader) -> None:
 
 def as_text(record: Record) -> str:
     """Lines for people: a row a variable."""
-    rows = [
-        (
-            one["name"],
-            f"{one['dtype']} {one['shape']}",
-            one["layout"] or "",
-            "" if one["key"] == one["name"] else f"from {one['key']}",
-        )
-        for one in record["variables"]
-    ]
+    rows = []
+    for one in record["variables"]:
+        origin = "" if one["key"] == one["name"] else f"from {one['key']}"
+        rows.append((one["name"], f"{one['dtype']} {one['shape']}", one["layout"] or "", origin))
     written, dropped = format_bytes(record["bytes"]), record["dropped"]
     told = f"{written}, {len(rows)} variables of {record['checkpoint']}"
-    lines = [
-        f"{record['path']}  {record['format']}, {told}",
-        *table(rows, indent=2),
-    ]
+    lines = [f"{record['path']}  {record['format']}, {told}", *table(rows, indent=2)]
     if dropped:
         lines.append(f"left out {len(dropped)}: {first_few(dropped, _SHOWN)}")
     return "\n".join([*lines, "read back and compared: the same bytes"])
@@ -295,7 +275,7 @@ def torch_layouts(
 
 def _uses(
     meta: MetaGraphFile, shapes: Mapping[str, Sequence[int]]
-) -> dict[str, set[tuple[str, Layout]]]:
+) -> Mapping[str, set[tuple[str, Layout]]]:
     """The operations of the prediction that take each variable, with what they tell of it."""
     model = read_model(meta)
     outputs = dict.fromkeys([*model.predict, *model.outputs.values()])
@@ -306,22 +286,16 @@ def _uses(
     places = checkpoint_keys(meta, names, {key: key for key in shapes})
     keys = {name: place.key for name, place in places.items()}
     uses = defaultdict[str, set[tuple[str, Layout]]](set)
-    for node, index, name in _takers(needed):
-        key = keys[name]
-        if key in shapes and not any(called(node, library)):
-            uses[key].add((node.op, _told(node, index, len(shapes[key]))))
-    return uses
-
-
-def _takers(meta: MetaGraphFile) -> Iterator[tuple[NodeDef, int, str]]:
-    """Each node that takes a variable's value as the input of an index, and the variable."""
-    wanted = {op for op, _ in _FILTERS} | _FLIPS.keys() | _LOOKED_UP
-    for view in views(meta, wanted):
+    for view in views(needed, {op for op, _ in _FILTERS} | _FLIPS.keys() | _LOOKED_UP):
         for node in view.nodes.values():
-            if node.op not in _SEEN_THROUGH | _NO_USE:
-                for index, text in enumerate(data_inputs(node)):
-                    if name := _variable(view, text):
-                        yield node, index, name
+            if node.op in _SEEN_THROUGH | _NO_USE or any(called(node, library)):
+                continue
+            for index, text in enumerate(data_inputs(node)):
+                name = _variable(view, text)
+                if name in keys and keys[name] in shapes:
+                    told = _told(node, index, len(shapes[keys[name]]))
+                    uses[keys[name]].add((node.op, told))
+    return uses
 
 
 def _variable(view: View, text: str) -> str | None:

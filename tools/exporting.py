@@ -12,12 +12,10 @@ checked is not kept.
 
 import io
 import json
-import os
 import re
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
-from typing import NamedTuple, TypeAlias
+from collections.abc import Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -39,30 +37,23 @@ from prediction.output import check_target, write_whole
 from tools.command import Record, check_installed, format_bytes, quiet
 from tools.export import ONNX, SAVED_MODEL, TFLITE, ExportConfig
 from tools.export_saved_model import (
-    BYTES_KEY,
-    BYTES_SIGNATURE,
+    CONVERSION,
     LABELS_FILE,
     as_lines,
-    example_files,
-    find_image_input,
+    export_saved_model,
     labels_text,
-    new_version,
     next_version,
-    rows_of,
-    run_saved_model,
     write_saved_model,
 )
-from tools.freezing import Reference, described, freeze_and_compare, largest_difference, run_frozen
+from tools.freezing import Reference, described, freeze_and_compare, largest_difference
 from tools.frozen_graph import FrozenGraph
 
-_CONVERSION = "the conversion"
+_RUNTIMES = {ONNX: "onnxruntime", TFLITE: "TFLite's interpreter"}
 _CHOICES = frozenset({"Case", "If", "Merge", "StatelessCase", "StatelessIf"})
 _MAX_NAMED = 10
 _UNKNOWN = re.compile(r"No Op registered for (\S+)")
 _LACKING = re.compile(r"^(?:TF Select|Custom) ops: (.+)$", re.MULTILINE)
 _ERROR = re.compile(r"error: (.+)$", re.MULTILINE)
-# The path that is written, its signatures' inputs, and the largest difference from the session.
-_Written: TypeAlias = tuple[str, Mapping[str, Mapping[str, TensorInfo]], float]
 
 
 def export(config: ExportConfig) -> Record:
@@ -83,8 +74,11 @@ def _export(config: ExportConfig, meta: MetaGraphFile, model: Model) -> Record:
         read = [meta.path, *config.asset.values()]
         check_target(config.output, read, overwrite=config.overwrite)
     frozen, reference, _ = freeze_and_compare(meta, config)
-    write = _write_saved_model if config.to == SAVED_MODEL else _write_file
-    path, signatures, difference = write(config, frozen, reference)
+    signatures: Mapping[str, Mapping[str, TensorInfo]] = {SIGNATURE: frozen.inputs}
+    if config.to == SAVED_MODEL:
+        path, signatures, difference = export_saved_model(config, frozen, reference)
+    else:
+        path, difference = config.output, _write_file(config, frozen, reference)
     outputs = described(dict(sorted(frozen.plan.outputs.items())))
     return {
         "format": config.to,
@@ -110,27 +104,8 @@ def _size(path: str) -> int:
     return sum(map(files.size, found or [path]))
 
 
-def _write_saved_model(config: ExportConfig, frozen: FrozenGraph, reference: Reference) -> _Written:
-    limit, image = config.limit, find_image_input(frozen.inputs, frozen.plan.model)
-    path = os.path.join(config.output, str(next_version(config.output)))
-    with files.refusals_as_data_errors(config.output), new_version(path) as folder:
-        with limit.over(_CONVERSION):
-            signatures = write_saved_model(frozen, folder, image)
-        found = run_saved_model(folder, SIGNATURE, reference.feeds, limit)
-        difference = largest_difference(reference, found, "the SavedModel", config.tolerance)
-        if image is not None:
-            name, contents = image.info.name, example_files(image, reference.feeds)
-            asked = reference._replace(feeds={**reference.feeds, name: rows_of(contents, image)})
-            asked = asked._replace(results=run_frozen(frozen, asked, config))
-            fed = {signatures[BYTES_SIGNATURE][BYTES_KEY].name: np.array(contents, object)}
-            found = run_saved_model(folder, BYTES_SIGNATURE, {**reference.feeds, **fed}, limit)
-            what = "the SavedModel on image files"
-            on_files = largest_difference(asked, found, what, config.tolerance)
-            difference = max(difference, on_files)
-    return path, signatures, difference
-
-
-def _write_file(config: ExportConfig, frozen: FrozenGraph, reference: Reference) -> _Written:
+def _write_file(config: ExportConfig, frozen: FrozenGraph, reference: Reference) -> float:
+    """Returns the largest difference from the session."""
     if config.to == ONNX and not frozen.inputs:
         raise ToolError(
             f"{', '.join(reference.results)} follow from no input, and tf2onnx converts only what "
@@ -143,14 +118,14 @@ def _write_file(config: ExportConfig, frozen: FrozenGraph, reference: Reference)
                 f"dimensions there are: say it, as in --shape={info.name.removesuffix(':0')}="
                 + ",".join(map(str, ["?", *reference.feeds[info.name].shape[1:]]))
             )
-    one = _ONE_FILE[config.to]
-    with config.limit.over(_CONVERSION):
-        content = one.convert(frozen, config)
+    with config.limit.over(CONVERSION):
+        is_onnx = config.to == ONNX
+        content = as_onnx(frozen, config.opset) if is_onnx else as_tflite(frozen)
     with config.limit.over(RUN):
-        found = one.run(content, frozen, reference.feeds)
-    difference = largest_difference(reference, found, one.runtime, config.tolerance)
+        found = (run_onnx if is_onnx else run_tflite)(content, frozen, reference.feeds)
+    difference = largest_difference(reference, found, _RUNTIMES[config.to], config.tolerance)
     write_whole(config.output, content)
-    return config.output, {SIGNATURE: frozen.inputs}, difference
+    return difference
 
 
 def as_text(record: Record) -> str:
@@ -173,7 +148,7 @@ def as_text(record: Record) -> str:
 # Formats of one file: how they are made, and what their own runtimes compute with them.
 
 
-def as_onnx(frozen: FrozenGraph, config: ExportConfig) -> bytes:
+def as_onnx(frozen: FrozenGraph, opset: int) -> bytes:
     """Converts to a serialized ModelProto; its `metadata_props` say what the model says of itself.
 
     tf2onnx folds constants in a session of its own, so that only a graph may come here whose
@@ -192,7 +167,7 @@ def as_onnx(frozen: FrozenGraph, config: ExportConfig) -> bytes:
                 name="frozen graph",
                 input_names=list(dict.fromkeys(inputs.values())),
                 output_names=list(dict.fromkeys(outputs.values())),
-                opset=config.opset,
+                opset=opset,
             )
         except Exception as error:  # tf2onnx raises nearly any kind.
             is_loop = any(node.op == "Exit" for node in frozen.meta.graph_def.node)
@@ -248,7 +223,7 @@ def run_onnx(
     return dict(zip(outputs, map(as_bytes, results), strict=True))
 
 
-def as_tflite(frozen: FrozenGraph, _: ExportConfig) -> bytes:
+def as_tflite(frozen: FrozenGraph) -> bytes:
     """Converts to the content of a file; equal models are equal bytes.
 
     The labels, where there are class names, are appended as a zip archive, in the way of TFLite's
@@ -275,8 +250,7 @@ def _choices_of_texts(graph: GraphDef) -> set[str]:
     found, loops = set[str](), {n.name for n in graph.node if n.op == "NextIteration"}
     functions = (node for function in graph.library.function for node in function.node_def)
     for node in (*graph.node, *functions):
-        types = [node.attr["T"].type] if "T" in node.attr else []
-        types += attribute_of(node, "Tout").list.type
+        types = [attribute_of(node, "T").type, *attribute_of(node, "Tout").list.type]
         is_choice = node.op in _CHOICES and not loops.intersection(map(node_of, node.input))
         if is_choice and tf.string.as_datatype_enum in types:
             found |= {"Switch", "Merge"} if node.op == "Merge" else {node.op}
@@ -308,17 +282,3 @@ def run_tflite(
                 f"the TFLite interpreter cannot run the model: {reason(error)}"
             ) from error
     return {info.name: np.asarray(results[key]) for key, info in frozen.plan.outputs.items()}
-
-
-class _OneFile(NamedTuple):
-    """A format of one file: what makes it of a frozen graph, and what runs it, as users know it."""
-
-    convert: Callable[[FrozenGraph, ExportConfig], bytes]
-    run: Callable[[bytes, FrozenGraph, Mapping[str, Array]], dict[str, Array]]
-    runtime: str
-
-
-_ONE_FILE = {
-    ONNX: _OneFile(as_onnx, run_onnx, "onnxruntime"),
-    TFLITE: _OneFile(as_tflite, run_tflite, "TFLite's interpreter"),
-}

@@ -131,7 +131,7 @@ def make_constant(node: NodeDef, value: Array, wait: Sequence[str] = ()) -> None
         return
     tensor.dtype = dtype.as_datatype_enum
     tensor.tensor_shape.CopyFrom(tf.TensorShape(value.shape).as_proto())
-    tensor.tensor_content = np.ascontiguousarray(value).tobytes()
+    tensor.tensor_content = value.tobytes()
 
 
 def make_placeholder(node: NodeDef, dtype: tf.DType, shape: Sequence[int | None] | None) -> None:
@@ -233,13 +233,12 @@ class Known:
         varying = sum(bool(bounds.first != bounds.last) for bounds in known)
         if len(sources) > 1 or varying > (node.op in _MONOTONE):
             return None
-        ends = []
-        for end in (0, 1):
-            with np.errstate(all="ignore"):
-                result = np.asarray(_OPERATIONS[node.op](*(bounds[end] for bounds in known)))
+        with np.errstate(all="ignore"):
+            firsts, lasts, _ = zip(*known, strict=True)
+            ends = [np.asarray(_OPERATIONS[node.op](*values)) for values in (firsts, lasts)]
             if node.op == "Cast":
-                result = result.astype(tf.as_dtype(attribute_of(node, "DstT").type).as_numpy_dtype)
-            ends.append(result)
+                dtype = tf.as_dtype(attribute_of(node, "DstT").type).as_numpy_dtype
+                ends = [end.astype(dtype) for end in ends]
         return Bounds(ends[0], ends[1], next(iter(sources.values()), None))
 
 

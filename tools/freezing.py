@@ -1,8 +1,7 @@
 """One freeze from start to end: frozen, compared with the original, and only then written.
 
-Both graphs are run on the same values. TensorFlow's own rewriting of graphs is off for that: what
-it makes of constants it does not make of variables, and the last bits of a result tell the two
-apart.
+Both graphs are run on the same values, without TensorFlow's own rewriting of graphs: what it makes
+of constants it does not make of variables, so that the last bits of a result would differ.
 """
 
 import itertools
@@ -21,7 +20,8 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from checkpoints.reader import Array
 from data import files
 from errors import CheckpointError, ToolError, first_few
-from metagraph.description import TensorInfo, format_shape
+from metagraph.description import TensorInfo, constant, format_shape
+from metagraph.graph import attribute_of
 from metagraph.meta import MetaGraphFile, add_description, node_of
 from metagraph.model import checkpoint_of
 from metagraph.session import NUMBER, InferenceGraph, load_inference_graph, warn_if_random
@@ -170,8 +170,8 @@ def run_original(plan: FreezePlan, config: PartConfig) -> Reference:
 def run_frozen(frozen: FrozenGraph, reference: Reference, config: PartConfig) -> dict[str, Array]:
     """The outputs of the frozen graph, by name, on the values of the reference.
 
-    Large constants are fed, each as its node has it: TensorFlow would make several copies of them.
-    Raises CheckpointError where the graph cannot be imported, or fails.
+    Large constants are fed, as TensorFlow would make several copies of them. Raises CheckpointError
+    where the graph cannot be imported, or fails.
     """
     light, constants = _without_large_constants(frozen.meta, [*reference.results])
     feeds = {info.name: reference.feeds[info.name] for info in frozen.inputs.values()} | constants
@@ -199,16 +199,14 @@ def _without_large_constants(
     light.graph_def.library.CopyFrom(meta.graph_def.library)
     fetched = {node_of(name) for name in fetches}
     for node in meta.graph_def.node:
-        if node.op == "Const" and not node.input and node.name not in fetched:
-            tensor = node.attr["value"].tensor
-            dtype, shape = tf.as_dtype(tensor.dtype), [d.size for d in tensor.tensor_shape.dim]
-            size = math.prod(shape) * dtype.size
-            if size >= _LARGE and len(tensor.tensor_content) == size:  # As variables are kept.
-                make_placeholder(light.graph_def.node.add(name=node.name), dtype, shape)
-                values = np.frombuffer(tensor.tensor_content, dtype.as_numpy_dtype)
-                found[f"{node.name}:0"] = values.reshape(shape)
-                continue
-        light.graph_def.node.add().CopyFrom(node)
+        copy = light.graph_def.node.add(name=node.name)
+        tensor = attribute_of(node, "value").tensor
+        is_free = node.op == "Const" and not node.input and node.name not in fetched
+        if is_free and len(tensor.tensor_content) >= _LARGE:  # As variables are kept.
+            found[f"{node.name}:0"] = value = constant(tensor)
+            make_placeholder(copy, tf.as_dtype(tensor.dtype), value.shape)
+        else:
+            copy.CopyFrom(node)
     return light, found
 
 
@@ -217,9 +215,8 @@ def largest_difference(
 ) -> float:
     """The largest absolute difference of results, by tensor, from the reference's.
 
-    `what` has given them, for the error line; the tolerance, absolute and relative, is what the
-    user allows, by default 1e-6. Raises ToolError where a value differs by more, or is of another
-    shape or dtype.
+    `what` has given them. Raises ToolError where a value is of another shape or dtype, or differs
+    by more than the tolerance that the user gives, absolute and relative; by default 1e-6.
     """
     allowed = TOLERANCE if tolerance is None else tolerance
     hint = "" if tolerance is None else f", more than --tolerance={tolerance:g}; nothing is kept"
@@ -241,8 +238,8 @@ def _is_close(expected: Array, found: Array, tolerance: float) -> bool:
     """Whether all numbers, none of them whole, are within the tolerance."""
     if expected.dtype.kind not in "fcV":  # bfloat16 is "V".
         return False
-    kind = np.complex128 if expected.dtype.kind == "c" else np.float64
-    one, two = expected.astype(kind), found.astype(kind)
+    wide = np.complex128 if expected.dtype.kind == "c" else np.float64
+    one, two = expected.astype(wide), found.astype(wide)
     return np.allclose(two, one, rtol=tolerance, atol=tolerance, equal_nan=True)
 
 
@@ -273,8 +270,6 @@ _MOST_TRIALS, _MOST_BYTES = 64, 16 << 20
 _TRIALS = "finding values that the graph takes"
 _LEVELS = 256  # Of a pixel.
 _OF_ROWS = re.compile(r"batch_?size|num_?(rows|examples|samples)", re.IGNORECASE)
-
-
 _Trial = tuple[tuple[tuple[int, ...], ...], int, int]  # Shapes, limit of integers, rows.
 
 
@@ -293,16 +288,18 @@ def try_batches(
     infos = [i._replace(shape=given[i.name].shape) if i.name in given else i for i in graph.feeds]
     told = {value.shape[0]: -1 for value in given.values() if value.ndim}
     known = {info.shape[0]: 1 for info in infos if info.shape and info.shape[0]}
-    below = _BELOW if any(info.dtype.is_integer for info in infos) else {2: 0}
-    choices, tried = [below, known | _ROWS | told, _RANKS, dict(_WIDTHS)], set[_Trial]()
+    limits = _BELOW if any(info.dtype.is_integer for info in infos) else {2: 0}
+    choices, tried = [limits, known | _ROWS | told, _RANKS, dict(_WIDTHS)], set[_Trial]()
     limit, graph.time_limit = graph.time_limit, replace(graph.time_limit, end_after=None)
     end = time.monotonic() + (limit.seconds or math.inf)
     with limit.over(_TRIALS):
         while len(tried) < _MOST_TRIALS and (trial := _next_trial(infos, choices, tried)):
             tried.add(trial)
-            rng, pairs = np.random.default_rng(_SEED), zip(infos, trial[0], strict=True)
-            made_up = [_value(i, s, *trial[1:], rng) for i, s in pairs if i.name not in given]
-            values = [given[i.name] if i.name in given else made_up.pop(0) for i in infos]
+            rng, (shapes, below, rows) = np.random.default_rng(_SEED), trial
+            values = [
+                given[i.name] if i.name in given else _value(i, shape, below, rows, rng)
+                for i, shape in zip(infos, shapes, strict=True)
+            ]
             try:
                 results = graph.run(*values)
             except CheckpointError as refused:

@@ -47,17 +47,15 @@ _KEPT = (
 class FreezePlan:
     """What is frozen of the file `meta`, which says `model` of itself.
 
-    Outputs and inputs are by the signature's keys, or by their own names where they have none; some
-    inputs may turn out not to be needed. What is `off`, by full name, has its value for good. What
-    the outputs need is cut at the inputs and at what is off, but not at variables.
+    Outputs and inputs are by the signature's keys, or by their own names where they have none.
     """
 
     meta: MetaGraphFile
     model: Model
     outputs: Mapping[str, TensorInfo]
-    inputs: Mapping[str, TensorInfo]
-    off: Mapping[str, Array]
-    needed: SubGraph
+    inputs: Mapping[str, TensorInfo]  # Some may turn out not to be needed.
+    off: Mapping[str, Array]  # By full name, what has this value for good.
+    needed: SubGraph  # Cut at the inputs and at what is off, but not at variables.
     fillings: Sequence[Filling]
 
     @cached_property
@@ -153,15 +151,14 @@ def _by_key(infos: Sequence[TensorInfo], keys: Mapping[str, str]) -> dict[str, T
 
 @dataclass(frozen=True)
 class FrozenGraph:
-    """A graph without variables, made by a plan, which has its outputs.
+    """A graph without variables: nothing but what the plan's outputs need.
 
-    `meta` is nothing but what they need, with the signature `serving_default`, the collections that
-    predict.py uses, and `table_initializer`, what a session has to run first. Of the plan's inputs,
-    those are here that are still needed.
+    Its `meta` has the signature `serving_default`, the collections that predict.py uses, and
+    `table_initializer`, what a session has to run first.
     """
 
     meta: MetaGraphDef
-    inputs: Mapping[str, TensorInfo]
+    inputs: Mapping[str, TensorInfo]  # Those of the plan that are still needed.
     plan: FreezePlan
 
 

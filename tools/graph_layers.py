@@ -11,6 +11,7 @@ import posixpath
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from checkpoints.bundle import as_dtype
+from checkpoints.bundle import DType, as_dtype
 from cli.terminal import printable
 from errors import CheckpointError, ToolError, first_few
 from metagraph.description import Model
@@ -70,9 +71,8 @@ class Subject:
     @cached_property
     def _named(self) -> Sequence[str]:
         """The prediction as whoever asks names it, or else the file."""
-        model = self.model
-        asked = [self.meta.tensor_name(text, model.fetch_keys) for text in self.fetch]
-        return asked or [*model.predict, *model.outputs.values()]
+        asked = [self.meta.tensor_name(text, self.model.fetch_keys) for text in self.fetch]
+        return asked or [*self.model.predict, *self.model.outputs.values()]
 
     @cached_property
     def candidates(self) -> Candidates:
@@ -117,14 +117,13 @@ def tensor_record(graph: Any | None, text: str) -> dict[str, Any]:
     The graph is a tf.Graph, where there is one.
     """
     name = text if ":" in text else f"{text}:0"
-    try:
-        tensor = graph.get_tensor_by_name(name) if graph is not None else None
-    except (KeyError, ValueError):
-        tensor = None
-    if tensor is None:
-        return {"name": name, "dtype": None, "shape": None}
-    shape = shape_sizes(tensor.shape.as_proto())
-    return {"name": name, "dtype": tensor.dtype.base_dtype.name, "shape": shape}
+    record: dict[str, Any] = {"name": name, "dtype": None, "shape": None}
+    if graph is not None:
+        with suppress(KeyError, ValueError):
+            tensor = graph.get_tensor_by_name(name)
+            shape = shape_sizes(tensor.shape.as_proto())
+            record |= {"dtype": tensor.dtype.base_dtype.name, "shape": shape}
+    return record
 
 
 def dtype_name(number: int) -> str:
@@ -179,25 +178,6 @@ def _set_batch_size(graph_def: GraphDef, size: int) -> None:
                     shape.dim[0].size = size
 
 
-class _Part:
-    """A part of a graph: numbers by layer, FLOPs by operation, and nodes that are not counted."""
-
-    def __init__(self) -> None:
-        self.layers = defaultdict[str, Counter[str]](Counter)
-        self.by_op, self.not_counted = Counter[str](), Counter[str]()
-
-    def record(self) -> dict[str, Any]:
-        return {
-            **_numbers(sum(self.layers.values(), Counter())),
-            "by_op": dict(self.by_op),
-            "not_counted": dict(self.not_counted),
-        }
-
-
-def _numbers(tally: Mapping[str, int]) -> dict[str, int]:
-    return {key: tally.get(key, 0) for key in _NUMBERS}
-
-
 def cost_part(subject: Subject) -> dict[str, Any]:
     """JSON values, as `docs/json.md` has them.
 
@@ -207,35 +187,38 @@ def cost_part(subject: Subject) -> dict[str, Any]:
     library = {f.signature.name: f for f in meta.proto.graph_def.library.function}
     graph, problem = static_graph(meta, subject.outputs, subject.batch_size)
     flops, failure = _profiled(graph)
-    inference, total = _Part(), _Part()
-    trainable, trained = trainable_names(meta), 0
+    empty, parts = dict.fromkeys(_NUMBERS, 0), ("inference", "total")
+    whole: dict[str, dict[str, Any]] = {
+        part: {**empty, "by_op": Counter(), "not_counted": Counter()} for part in parts
+    }
+    layers = dict[str, dict[str, dict[str, int]]]()
     for name, node in meta.nodes.items():
-        own = flops.get(name, 0)
-        numbers = {"parameters": _parameters(node), "constants": _constants(node), "flops": own}
-        trained += numbers["parameters"] if name in trainable else 0
+        numbers = (_parameters(node), _constants(node), flops.get(name, 0))
         has_flops = node.op in _COUNTED
-        is_missing = has_flops and not own and not _has_shapes(graph, node)
+        is_missing = has_flops and not flops.get(name) and not _has_shapes(graph, node)
         is_missing = is_missing or any(called(node, library))
-        for part in (total, inference) if name in subject.needed.names else (total,):
-            part.layers[layer_of(name, meta.nodes, subject.depth)].update(numbers)
+        layer = layers.setdefault(
+            layer_of(name, meta.nodes, subject.depth), {part: {**empty} for part in parts}
+        )
+        for part in parts if name in subject.needed.names else ("total",):
+            for key, number in zip(_NUMBERS, numbers, strict=True):
+                whole[part][key] += number
+                layer[part][key] += number
             if is_missing:
-                part.not_counted[node.op] += 1
+                whole[part]["not_counted"][node.op] += 1
             elif has_flops:
-                part.by_op[node.op] += own
+                whole[part]["by_op"][node.op] += flops.get(name, 0)
+    trainable = trainable_names(meta)
+    trained = sum(_parameters(node) for name, node in meta.nodes.items() if name in trainable)
     return {
         "batch_size": subject.batch_size,
         "outputs": list(subject.outputs),
-        "inference": inference.record(),
-        "total": total.record(),
+        **whole,
         "trainable": trained if trainable else None,
         "layers": [
-            {
-                "layer": layer,
-                "inference": _numbers(inference.layers.get(layer, {})),
-                "total": _numbers(tally),
-            }
-            for layer, tally in total.layers.items()
-            if any(tally.values())
+            {"layer": layer, **numbers}
+            for layer, numbers in layers.items()
+            if any(numbers["total"].values())
         ],
         "problem": problem or failure,
     }
@@ -276,10 +259,7 @@ def _constants(node: NodeDef) -> int:
     """How many floating-point values a constant has that is no scalar."""
     tensor = attribute_of(node, "value").tensor
     sizes = [dim.size for dim in tensor.tensor_shape.dim]
-    try:
-        is_floating = node.op == "Const" and as_dtype(tensor.dtype).is_floating
-    except TypeError:
-        return 0
+    is_floating = node.op == "Const" and DType(dtype_name(tensor.dtype)).is_floating
     return math.prod(sizes) if is_floating and sizes and min(sizes) >= 0 else 0
 
 
@@ -308,16 +288,14 @@ def _row(name: str, numbers: Mapping[str, int]) -> tuple[str, ...]:
 
 
 class LayerGraph(NamedTuple):
-    """What is drawn. A layer is a scope, or a node or a fed tensor outside of all scopes.
-
-    `layers` has by name how many nodes there are of each operation, `edges` by giver and taker the
-    types of the tensors between them, as keys, `outputs` the layers with a prediction.
-    """
+    """What is drawn. A layer is a scope, or a node or a fed tensor outside of all scopes."""
 
     title: str
-    layers: Mapping[str, Counter[str]]
-    edges: Mapping[tuple[str, str], Mapping[str, None]]
-    outputs: Collection[str] = ()
+    layers: Mapping[str, Counter[str]]  # The nodes of each operation.
+    edges: Mapping[
+        tuple[str, str], Mapping[str, None]
+    ]  # From, to -> the types of tensors, as keys.
+    outputs: Collection[str] = ()  # The layers with a prediction.
 
 
 def layer_graph(subject: Subject) -> LayerGraph:
@@ -376,10 +354,9 @@ def dot_text(graph: LayerGraph) -> str:
     ]
     for name, ops in graph.layers.items():
         label = _quoted(dict.fromkeys([name, _ops_text(ops)]))  # Once, of a node named as it does.
-        is_output = name in graph.outputs
-        shape = "ellipse" if ops.keys() & (INPUT_OPS | {_FED}) and not is_output else "box"
-        bold = ", penwidth=2" if is_output else ""
-        lines.append(f"  {ids[name]} [label={label}, shape={shape}{bold}];")
+        shape = "ellipse" if ops.keys() & (INPUT_OPS | {_FED}) else "box"
+        shape = "box, penwidth=2" if name in graph.outputs else shape
+        lines.append(f"  {ids[name]} [label={label}, shape={shape}];")
     for (giver, taker), types in graph.edges.items():
         texts = [f" {text}" for text in [*types][:_MOST_TYPES]]  # A space keeps off the line.
         if len(types) > _MOST_TYPES:

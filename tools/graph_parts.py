@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from google.protobuf.message import DecodeError
 from tensorflow.core.framework.attr_value_pb2 import AttrValue, NameAttrList
+from tensorflow.core.framework.graph_pb2 import GraphDef
+from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow.core.framework.variable_pb2 import VariableDef
 from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo
@@ -28,7 +30,7 @@ from metagraph.description import constant, format_shape, json_value
 from metagraph.graph import attribute_of, data_inputs
 from metagraph.importing import disarmed_graph
 from metagraph.meta import MetaGraphFile, node_of, read_signatures, shape_sizes
-from metagraph.safety import PURE, RISKS, Offender, offenders
+from metagraph.safety import PURE, RISKS, offenders
 from metagraph.tables import with_tables
 from metagraph.variables import VARIABLE_OPS, saver_keys, trainable_names
 from prediction.chosen_model import listing
@@ -37,6 +39,7 @@ from tools import graph_layers
 from tools.graph_layers import Subject, counted, dtype_name, listed, tensor_record
 
 _TITLES = {**TITLES, "candidates": "possible outputs, the likeliest first"}
+_VERSIONS = ("tensorflow_version", "tensorflow_git_version", "meta_graph_version")
 _SAVER = ("filename_tensor_name", "save_tensor_name", "restore_op_name")
 _SIDES = ("inputs", "outputs")
 _ENTRIES, _OPS, _OFFENDERS = 10, 6, 3  # Of a collection; of a function; of one operation.
@@ -48,14 +51,12 @@ _SHOWN_VALUES = 8  # Of a constant.
 def _info(subject: Subject) -> dict[str, Any]:
     """JSON values; `ops` is operation -> nodes, those of functions included."""
     info, graph = subject.meta.proto.meta_info_def, subject.meta.proto.graph_def
-    functions = {function.signature.name: function.node_def for function in graph.library.function}
-    inner = [node for body in functions.values() for node in body]
-    ops = Counter(node.op for node in (*graph.node, *inner))
+    functions = {function.signature.name for function in graph.library.function}
+    inner = [node for function in graph.library.function for node in function.node_def]
+    ops = _by_op((*graph.node, *inner))
     return {
         "file": subject.meta.path,
-        "tensorflow_version": info.tensorflow_version,
-        "tensorflow_git_version": info.tensorflow_git_version,
-        "meta_graph_version": info.meta_graph_version,
+        **{key: getattr(info, key) for key in _VERSIONS},
         "tags": list(info.tags),
         "stripped_default_attrs": info.stripped_default_attrs,
         "producer": graph.versions.producer,
@@ -64,10 +65,14 @@ def _info(subject: Subject) -> dict[str, Any]:
         "nodes": len(graph.node),
         "functions": len(functions),
         "function_nodes": len(inner),
-        "ops": dict(sorted(ops.items())),
+        "ops": ops,
         # This TensorFlow does not have them.
-        "unknown_ops": sorted(ops.keys() - PURE - RISKS.keys() - functions.keys()),
+        "unknown_ops": sorted(ops.keys() - PURE - RISKS.keys() - functions),
     }
+
+
+def _by_op(nodes: Iterable[NodeDef]) -> dict[str, int]:
+    return dict(sorted(Counter(node.op for node in nodes).items()))
 
 
 def _info_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
@@ -88,13 +93,12 @@ def _info_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
 
 def _graph(subject: Subject) -> dict[str, Any]:
     """JSON values: some numbers, and what `prediction.chosen_model.listing` has of `_TITLES`."""
-    nodes = subject.meta.nodes
     # It looks for candidates itself where those of the subject are of a prediction asked for.
     contents = listing(subject.meta, subject.model, None if subject.fetch else subject.candidates)
     return {
-        "nodes": len(nodes),
+        "nodes": len(subject.meta.nodes),
         "inference_nodes": len(subject.needed.names),
-        "ops": dict(sorted(Counter(node.op for node in nodes.values()).items())),
+        "ops": _by_op(subject.meta.nodes.values()),
         "trainable": sorted(trainable_names(subject.meta)),
         **{key: contents[key] for key in _TITLES},
     }
@@ -143,12 +147,12 @@ def _saver_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
         return
     tensors = ", ".join(f"{key.split('_')[0]} {found[key] or '(none)'}" for key in _SAVER)
     sharded = ", sharded" if found["sharded"] else ""
-    kept = f"{found['max_to_keep'] or 'all'} checkpoints"
-    hours = f"one every {found['keep_checkpoint_every_n_hours']} hours"
+    kept, hours = found["max_to_keep"] or "all", found["keep_checkpoint_every_n_hours"]
+    keeps = f"keeps {kept} checkpoints, and one every {hours} hours"
     renamed = [p for p in found["saved"] if p["key"] != p["variable"] or "slice" in p]
     names = len(found["saved"]) - len(renamed)
     yield "saver"
-    yield f"  {tensors}; version {found['version']}{sharded}; keeps {kept}, and {hours}"
+    yield f"  {tensors}; version {found['version']}{sharded}; {keeps}"
     yield f"  saves {names} variables under their names" + (", and" if renamed else "")
     yield from shortened([_place_text(place) for place in renamed], most, "    ")
     if found["not_saved"]:
@@ -176,9 +180,8 @@ def _entries(meta: MetaGraphFile, key: str) -> list[Any]:
     if kind == "bytes_list":
         return [_from_bytes(meta, value) for value in values]
     if kind == "any_list":
-        types = [value.type_url.rpartition("/")[2] for value in values]
-        sizes = [len(value.value) for value in values]
-        return [{"kind": "bytes", "type": t, "bytes": b} for t, b in zip(types, sizes, strict=True)]
+        types = [(value.type_url.rpartition("/")[2], len(value.value)) for value in values]
+        return [{"kind": "bytes", "type": name, "bytes": size} for name, size in types]
     if kind == "float_list":
         return list(json_value(np.array(values, np.float32).astype(np.float64)))
     return list(values)
@@ -223,18 +226,14 @@ def _entry_text(entry: dict[str, Any] | str) -> str:
 
 def _signatures(subject: Subject) -> dict[str, Any]:
     """JSON values, with the types that the signatures declare; those of a session bundle do not."""
-    meta, declared = subject.meta, sorted(subject.meta.proto.signature_def.items())
-    signatures: dict[str, Any] = {**read_signatures(meta), **dict(declared)}
-    return {
-        name: {"method_name": getattr(signature, "method_name", "")}
-        | {
-            side: {
-                key: _tensor(meta, info) for key, info in sorted(getattr(signature, side).items())
-            }
-            for side in _SIDES
-        }
-        for name, signature in signatures.items()
-    }
+    meta, found = subject.meta, dict[str, Any]()
+    declared = dict(sorted(meta.proto.signature_def.items()))
+    for name, signature in {**read_signatures(meta), **declared}.items():
+        found[name] = {"method_name": getattr(signature, "method_name", "")}
+        for side in _SIDES:
+            tensors = sorted(getattr(signature, side).items())
+            found[name][side] = {key: _tensor(meta, info) for key, info in tensors}
+    return found
 
 
 def _tensor(meta: MetaGraphFile, info: TensorInfo | str) -> dict[str, Any]:
@@ -265,10 +264,8 @@ def _signatures_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
 
 def _functions(subject: Subject) -> dict[str, Any]:
     """JSON values: function, in the file's order -> operation -> nodes."""
-    return {
-        function.signature.name: dict(sorted(Counter(n.op for n in function.node_def).items()))
-        for function in subject.meta.proto.graph_def.library.function
-    }
+    library = subject.meta.proto.graph_def.library
+    return {function.signature.name: _by_op(function.node_def) for function in library.function}
 
 
 def _functions_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
@@ -282,16 +279,16 @@ def _safety(subject: Subject) -> dict[str, Any]:
     found = None
     if subject.outputs:
         needed, _ = with_tables(subject.meta, subject.outputs, subject.feeds)
-        found = _verdict(offenders(needed.graph_def))
-    return {"inference": found, "whole": _verdict(offenders(subject.meta.proto.graph_def))}
+        found = _verdict(needed.graph_def)
+    return {"inference": found, "whole": _verdict(subject.meta.proto.graph_def)}
 
 
-def _verdict(found: Iterable[Offender]) -> dict[str, Any]:
-    entries = [
-        {"node": o.node.name, "function": o.function, "op": o.node.op, "risk": o.risk}
-        for o in found
+def _verdict(graph: GraphDef) -> dict[str, Any]:
+    found = [
+        {"node": node.name, "function": function, "op": node.op, "risk": risk}
+        for node, function, risk in offenders(graph)
     ]
-    return {"passes": not entries, "offenders": entries}
+    return {"passes": not found, "offenders": found}
 
 
 def _safety_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
@@ -301,11 +298,10 @@ def _safety_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
     for key, title in {"inference": "what predicts", "whole": "the whole file"}.items():
         if found[key] is not None:
             yield f"  {title} {'passes' if found[key]['passes'] else 'does not pass'}"
-            by_op: dict[str, list[str]] = {}
+            by_op = defaultdict[str, list[str]](list)
             for entry in found[key]["offenders"]:
                 place = f"{entry['function']}/" if entry["function"] else ""
-                refused = f"{entry['op']}, which {entry['risk']}"
-                by_op.setdefault(refused, []).append(place + entry["node"])
+                by_op[f"{entry['op']}, which {entry['risk']}"].append(place + entry["node"])
             texts = [f"{told}: {listed(nodes, _OFFENDERS)}" for told, nodes in by_op.items()]
             yield from shortened(texts, most, "    ")
 
@@ -403,22 +399,21 @@ def _tensor_text(tensor: TensorProto) -> str:
     given a shape of a few, as what the file's own shape says may be any size.
     """
     kind = f"{dtype_name(tensor.dtype)} {format_shape(shape_sizes(tensor.tensor_shape))}"
-    sizes = [dim.size for dim in tensor.tensor_shape.dim]
-    count = min(_SHOWN_VALUES, math.prod(sizes))
+    size = math.prod(dim.size for dim in tensor.tensor_shape.dim)
+    count = min(_SHOWN_VALUES, size)
     try:
         dtype = as_dtype(tensor.dtype)
         few = TensorProto(dtype=tensor.dtype)
         few.tensor_shape.dim.add().size = count
         few.tensor_content = tensor.tensor_content[: count * dtype.size]
+        width = 2 if dtype.is_complex else 1
         for field, values in tensor.ListFields():
             if field.name.endswith("_val"):
-                width = 2 if dtype.is_complex else 1
                 getattr(few, field.name).extend(values[: count * width])
-        found = json_value(constant(few))
+        texts = [json.dumps(value, ensure_ascii=False) for value in json_value(constant(few))]
     except (KeyError, TypeError, ValueError):  # A dtype without values, or too few of them.
         return f"{kind}, which cannot be read"
-    rest = ["..."] if math.prod(sizes) > count else []
-    return f"{kind} = {', '.join([*(json.dumps(v, ensure_ascii=False) for v in found), *rest])}"
+    return f"{kind} = {', '.join([*texts, '...'] if size > count else texts)}"
 
 
 def _function_text(value: NameAttrList) -> str:

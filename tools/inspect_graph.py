@@ -117,8 +117,7 @@ def inspect_graph(config: GraphInspection) -> Record:
     asked = {name: getattr(config, name) for name in _ASKED}
     meta = with_chosen(ModelConfig(config.meta, **asked), open_graph)
     _check_others(config.targets, meta.path)
-    found: dict[str, Any] = {}
-    files: dict[str, bytes] = {}
+    found, files = dict[str, Any](), dict[str, bytes]()
     if config.as_text:  # Before anything looks at the graph, with all of its constants.
         with config.limit.over("writing the graph as text"):
             files[config.as_text] = text_format.MessageToString(
@@ -138,8 +137,8 @@ def inspect_graph(config: GraphInspection) -> Record:
                 files[config.dot] = dot_text(layer_graph(subject)).encode()
     for path, content in files.items():
         write_whole(path, content)
-    written = [{"file": path, "bytes": len(content)} for path, content in files.items()]
-    return found | ({"written": written} if written else {})
+        found.setdefault("written", []).append({"file": path, "bytes": len(content)})
+    return found
 
 
 def _parts(

@@ -317,13 +317,13 @@ def test_operations_that_a_format_lacks_or_that_may_do_harm_are_named(
 def test_another_result_is_not_kept(
     tool: Tool, named: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
 ) -> None:
-    """The session is made to give other values."""
-
     def spoilt(reference: Reference, *others: Any) -> float:
+        """As if the session gave other values."""
         results = {name: value + value.dtype.type(1) for name, value in reference.results.items()}
         return largest_difference(reference._replace(results=results), *others)
 
-    monkeypatch.setattr("tools.exporting.largest_difference", spoilt)
+    for module in ("exporting", "export_saved_model"):
+        monkeypatch.setattr(f"tools.{module}.largest_difference", spoilt)
     line = refused(tool, "export", named, f"--to={to}", f"--output={_output(tmp_path, to)}")
     assert "gives another fc2/add:0 than the original" in line
     assert "more than --tolerance=1e-05; nothing is kept" in line
