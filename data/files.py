@@ -85,7 +85,9 @@ def retried(read: Callable[[str], T], path: str) -> T:
         return read(path)
     except DataError as error:
         folder = os.path.dirname(path) or "."
-        if not is_folder(folder) or not ("://" in folder or os.access(folder, os.R_OK | os.X_OK)):
+        if not file_io.is_folder(folder) or not (
+            "://" in folder or os.access(folder, os.R_OK | os.X_OK)
+        ):
             raise RefusedError(
                 f"{error}: its folder cannot be reached; see to its disk, mount or permissions, "
                 "then run the same line again"
@@ -104,20 +106,10 @@ def list_folder(path: str) -> list[str]:
     return names
 
 
-def is_folder(path: str) -> bool:
-    """Whether `path` is a folder; what cannot be reached is none."""
-    return file_io.is_folder(path)
-
-
 def exists(path: str) -> bool:
     """Whether there is a file or a folder."""
     with refusals_as_data_errors(path):
         return file_io.exists(path)
-
-
-def join(folder: str, name: str) -> str:
-    """The path of `name` in `folder`."""
-    return os.path.join(folder, name)
 
 
 def write_atomically(path: str, content: bytes | Iterable[bytes]) -> None:

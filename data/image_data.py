@@ -3,12 +3,14 @@
 import dataclasses
 import functools
 import math
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
 
+import file_io
 from data import DEFAULT_MEMORY_MB, RAMP, SHAPES, SKIP, STOP, files, named
 from data.arrays import NpyStore, example_keys, read_npy, read_npz
 from data.batches import split_rows, stopped_by
@@ -87,8 +89,8 @@ def open_image_data(
     if not validation_fraction:
         return data
     if data.test is not None:
-        is_folder = files.is_folder(spec) and spec not in (SHAPES, *named.NAMED)
-        part = files.join(spec, "test") if is_folder else f"the test split of {spec}"
+        is_folder = file_io.is_folder(spec) and spec not in (SHAPES, *named.NAMED)
+        part = os.path.join(spec, "test") if is_folder else f"the test split of {spec}"
         logging.info("--validation_fraction is not used: %s is there to test on", part)
         return data
     train, test = split_rows(data.train.labels, validation_fraction, seed)
@@ -112,7 +114,7 @@ def _open(spec: str, ramp_path: str, options: ReadOptions) -> ImageData:
     if spec in named.NAMED:
         class_names = named.NAMED[spec].class_names
         return _open_arrays(spec, named.load_named(spec), class_names, options)
-    if files.is_folder(spec):
+    if file_io.is_folder(spec):
         return _open_folder(spec, options)
     if not files.exists(spec):
         raise DataError(f"--data={spec}: {_EXPECTED}; found nothing")

@@ -20,6 +20,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+import file_io
 from data import files
 from data.files import Array, Indices
 from errors import BadRowsError, DataError, RefusedError
@@ -170,7 +171,7 @@ def visible_names(folder: str) -> list[str]:
 def class_names(folder: str) -> tuple[str, ...]:
     """The names of the visible subfolders, sorted."""
     return tuple(
-        name for name in visible_names(folder) if files.is_folder(files.join(folder, name))
+        name for name in visible_names(folder) if file_io.is_folder(os.path.join(folder, name))
     )
 
 
@@ -185,11 +186,11 @@ def list_images(folder: str) -> list[tuple[str, int]]:
         )
     images = []
     for label, name in enumerate(names):
-        class_folder = files.join(folder, name)
+        class_folder = os.path.join(folder, name)
         found = visible_names(class_folder)
         if not found:
             raise DataError(f"{class_folder}: the class {name} has no image")
-        images += [(files.join(class_folder, file), label) for file in found]
+        images += [(os.path.join(class_folder, file), label) for file in found]
     return images
 
 
@@ -199,7 +200,7 @@ def find_parts(folder: str) -> tuple[list[str], tuple[str, ...]]:
     DataError for test/ without train/, another folder beside them, or a class in one of them only.
     """
     names = class_names(folder)
-    train, test = (files.join(folder, part) for part in (_TRAIN, _TEST))
+    train, test = (os.path.join(folder, part) for part in (_TRAIN, _TEST))
     beside = {*names} - {_TRAIN, _TEST}
     # A class may be named train: it has no subfolders, and other classes beside it.
     if not names or (beside and not (_TRAIN in names and class_names(train))):

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from absl import logging
 
+import file_io
 from data import files
 from data.arrays import read_idx, read_npz
 from data.files import Array, LabelledSource, Source
@@ -204,7 +205,7 @@ def find_file(folder: str, stem: str, rank: int) -> str | None:
     names = [f"{stem}{dot}idx{rank}-ubyte{end}" for end in ("", ".gz") for dot in "-."]
     for place in ("", *names, "raw", "MNIST/raw"):  # As archivers and torchvision leave them.
         for path in (os.path.join(folder, place, name) for name in names):
-            if files.exists(path) and not files.is_folder(path):
+            if files.exists(path) and not file_io.is_folder(path):
                 return path
     return None
 

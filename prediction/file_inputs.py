@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from absl import logging
 
+import file_io
 from checkpoints.bundle import STRING
 from checkpoints.index_table import masked
 from data import DEFAULT_MEMORY_MB, SKIP, STOP, files, images
@@ -244,7 +245,7 @@ def open_folder_input(folder: str, target: Target) -> RowInputs:
         found = images.visible_names(folder)
         if not found:
             raise PredictionError(f"{folder}: the folder is empty, expected images")
-        return open_images([files.join(folder, name) for name in found], found, None, target)
+        return open_images([os.path.join(folder, name) for name in found], found, None, target)
     unknown = [name for name in classes if name not in target.class_names]
     if target.class_names and unknown:
         raise PredictionError(
@@ -421,7 +422,7 @@ def open_files(paths: Sequence[str], target: Target) -> RowInputs:
     for path in paths:
         files.size(path)
         suffix = os.path.splitext(path)[1].lower()
-        if suffix in _READERS or _IDX_NAME.search(path) or files.is_folder(path):
+        if suffix in _READERS or _IDX_NAME.search(path) or file_io.is_folder(path):
             what = f"several of --input for {target.info.name} are images, a row each"
             raise PredictionError(f"{path}: {what}; give other rows in one file or folder")
     return open_images(paths, paths, None, target)
@@ -432,7 +433,7 @@ def open_input(path: str, target: Target) -> RowInputs:
 
     For a tensor of strings, any file that is of no other kind is a row.
     """
-    if files.is_folder(path):
+    if file_io.is_folder(path):
         return open_folder_input(path, target)
     if _IDX_NAME.search(path):
         return open_idx_input(path, target)

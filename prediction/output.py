@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+import file_io
 from cli.terminal import one_line
 from data import files
 from errors import DataError, PredictionError, ToolError, first_few
@@ -241,7 +242,7 @@ def check_output(path: str, given: Sequence[str] = (), flag: str = "output") -> 
     why it cannot.
     """
     named = f"--{flag}={path}"
-    if files.is_folder(path):
+    if file_io.is_folder(path):
         raise PredictionError(f"{named} is a folder; expected the name of a file")
     if os.path.exists(path) and not os.path.isfile(path):
         raise PredictionError(f"{named} is no regular file; expected the name of one")

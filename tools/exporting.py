@@ -12,6 +12,7 @@ checked is not kept.
 
 import io
 import json
+import os
 import re
 import tempfile
 import zipfile
@@ -100,7 +101,7 @@ def _export(config: ExportConfig, meta: MetaGraphFile, model: Model) -> Record:
 def _size(path: str) -> int:
     """Bytes of a file, or of all files in a folder."""
     walked = tf.io.gfile.walk(path)  # It finds nothing in a file.
-    found = [files.join(folder, name) for folder, _, names in walked for name in names]
+    found = [os.path.join(folder, name) for folder, _, names in walked for name in names]
     return sum(map(files.size, found or [path]))
 
 

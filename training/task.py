@@ -164,7 +164,7 @@ def predict_with(data_set: str) -> tuple[str, ...]:
     """
     if data_set in BUILT_IN:
         return ()
-    to_test = files.join(data_set, "test")
+    to_test = os.path.join(data_set, "test")
     found = [path for path in (to_test, data_set) if files.exists(path)]
     return (f"--input={found[0] if found else 'image.png'}",)
 
