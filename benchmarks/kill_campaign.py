@@ -229,23 +229,23 @@ def _killed(
 
 def _look(path: Path) -> Iterator[str]:
     """What a killed run has left: where it was caught, and whether its newest is whole."""
-    from checkpoints import folder, naming
+    from checkpoints import folder, layout
     from errors import CheckpointError
 
     by_step = folder.files_by_step(str(path))
     committed = folder.committed_steps(str(path))
     if not committed:
         yield "killed before the first checkpoint"
-    if any(map(naming.is_leftover, by_step.values())):
+    if any(map(layout.is_leftover, by_step.values())):
         yield "killed while saving or deleting"
     # Beside them the best, and one that is not deleted yet: the best before it, or the oldest.
     if len(committed) > measuring.KEEP + 2:
         yield "LOST: more checkpoints than are kept"
     for step in committed:
-        if naming.META_SUFFIX not in by_step[step]:
+        if layout.META_SUFFIX not in by_step[step]:
             yield "LOST: a committed checkpoint without its graph"
         try:
-            naming.verify_checkpoint(naming.checkpoint_prefix(str(path), step))
+            layout.verify_checkpoint(layout.checkpoint_prefix(str(path), step))
         except CheckpointError:
             yield "LOST: a committed checkpoint is damaged"
 

@@ -24,7 +24,7 @@ from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from checkpoints import index_table
-from checkpoints.naming import DATA_SUFFIX, INDEX_SUFFIX
+from checkpoints.layout import DATA_SUFFIX, INDEX_SUFFIX
 from errors import DamagedError
 from file_io import HEAD_BYTES, kind_of, opened, read_bounded
 

@@ -17,14 +17,14 @@ from absl import logging
 from google.protobuf import text_encoding
 
 import file_io
-from checkpoints import lock, naming
+from checkpoints import layout, lock
 from errors import CheckpointError, first_few, nearest_names
 
 _SECONDS_PER_HOUR = 3600.0
 _MAX_STATE_BYTES = 1 << 20
 _OF_ONE_COPY = 1.0  # Seconds between files that were copied at once.
 _MOST_NAMED = 10
-_OURS = {naming.MANIFEST_SUFFIX, naming.PENDING_SUFFIX}  # What a checkpoint of ours has one of.
+_OURS = {layout.MANIFEST_SUFFIX, layout.PENDING_SUFFIX}  # What a checkpoint of ours has one of.
 
 
 def files_by_step(folder: str) -> dict[int, set[str]]:
@@ -35,25 +35,25 @@ def files_by_step(folder: str) -> dict[int, set[str]]:
         return {}
     suffixes: dict[int, set[str]] = defaultdict(set)
     for name in file_io.names_in(place):
-        if found := naming.split_name(name):
+        if found := layout.split_name(name):
             suffixes[found[0]].add(found[1])
     return dict(sorted(suffixes.items()))
 
 
 def usable_steps(folder: str) -> list[int]:
     """The steps that have a checkpoint, ours or not, by rising step."""
-    return [step for step, found in files_by_step(folder).items() if naming.is_usable(found)]
+    return [step for step, found in files_by_step(folder).items() if layout.is_usable(found)]
 
 
 def committed_steps(folder: str) -> list[int]:
     """The steps whose checkpoint is ours and was written to its end, by rising step."""
     found = files_by_step(folder).items()
-    return [step for step, suffixes in found if naming.MANIFEST_SUFFIX in suffixes]
+    return [step for step, suffixes in found if layout.MANIFEST_SUFFIX in suffixes]
 
 
 def is_whole(folder: str, step: int) -> bool:
     """Whether all files of a checkpoint of ours are there; what is in them is not looked at."""
-    expected = {*naming.CONTENT_SUFFIXES, naming.MANIFEST_SUFFIX}
+    expected = {*layout.CONTENT_SUFFIXES, layout.MANIFEST_SUFFIX}
     return expected <= files_by_step(folder).get(step, set())
 
 
@@ -61,7 +61,7 @@ def own_names(folder: str) -> list[str]:
     """The names of a folder's files but for copies, which are said and left alone."""
     names = file_io.names_in(folder)
     known = {*names}
-    copies = [name for name in names if naming.is_copy(name, known)]
+    copies = [name for name in names if layout.is_copy(name, known)]
     if copies:
         logging.info("left alone in %s, as copies: %s", folder, first_few(copies, _MOST_NAMED))
     return [name for name in names if name not in copies]
@@ -74,7 +74,7 @@ def runs_by_age(folder: str, names: Collection[str]) -> list[tuple[float, list[s
     """
     runs = defaultdict[tuple[str, bool], list[tuple[int, str]]](list)
     for name in names:
-        stem, step = naming.stem_and_step(name)
+        stem, step = layout.stem_and_step(name)
         runs[stem, step is None].append((step or 0, name))
     timed = []
     for run in runs.values():
@@ -92,19 +92,19 @@ def newest_of(folder: str, names: Collection[str]) -> list[str]:
     """
     runs = runs_by_age(folder, [name for name in names if _is_ours(name)] or names)
     if len(runs) > 1:
-        named = named_checkpoint(os.path.join(folder, naming.STATE_FILE))
+        named = named_checkpoint(os.path.join(folder, layout.STATE_FILE))
         late = [run for run in runs if runs[-1][0] - run[0] < _OF_ONE_COPY]
         runs = [run for run in runs if named in run[1]] or late
     return [run[-1] for _, run in runs]
 
 
 def _is_ours(name: str) -> bool:
-    return naming.split_name(name + naming.MANIFEST_SUFFIX) is not None
+    return layout.split_name(name + layout.MANIFEST_SUFFIX) is not None
 
 
 def _written(folder: str, name: str) -> float:
     """When a checkpoint was written, in seconds since 1970: its index last of all its values."""
-    for suffix in (naming.INDEX_SUFFIX, "", naming.META_SUFFIX):
+    for suffix in (layout.INDEX_SUFFIX, "", layout.META_SUFFIX):
         with suppress(OSError):
             return file_io.stat(os.path.join(folder, name + suffix)).changed
     return 0.0
@@ -113,20 +113,20 @@ def _written(folder: str, name: str) -> float:
 def remains(folder: str) -> list[str]:
     """The files of variables whose checkpoint is lost: its `.index` and its manifest are gone."""
     return [
-        naming.checkpoint_name(step) + naming.DATA_SUFFIX
+        layout.checkpoint_name(step) + layout.DATA_SUFFIX
         for step, found in files_by_step(folder).items()
-        if naming.DATA_SUFFIX in found and not found & {naming.INDEX_SUFFIX, *_OURS}
+        if layout.DATA_SUFFIX in found and not found & {layout.INDEX_SUFFIX, *_OURS}
     ]
 
 
 def explain_if_gone(error: CheckpointError, file: str, flag: str = "--meta") -> CheckpointError:
     """The same error, or one that names the newest where the checkpoint of `file` is not there."""
     folder, name = os.path.split(file)
-    named = naming.split_name(name) or naming.split_name(name + naming.META_SUFFIX)
+    named = layout.split_name(name) or layout.split_name(name + layout.META_SUFFIX)
     steps = usable_steps(folder) if named else []
     if not named or not steps or named[0] in steps:
         return error
-    newest = naming.checkpoint_name(steps[-1]) + naming.META_SUFFIX
+    newest = layout.checkpoint_name(steps[-1]) + layout.META_SUFFIX
     return CheckpointError(
         f"{file} is not there, or was deleted while it was read, as those that train do with older "
         f"checkpoints; the newest is {newest} ({flag}={folder or '.'} always reads the newest)"
@@ -141,27 +141,27 @@ def find_variables(path: str, flag: str = "--ckpt") -> str:
 
     CheckpointError where there is none, or a folder does not say which of several is the newest.
     """
-    prefix = naming.prefix_of(path)
+    prefix = layout.prefix_of(path)
     place, base = os.path.split(prefix)
     parts = file_io.names_in(place) if file_io.is_folder(place or ".") else []
     # A base may be empty, as that of `model/.index`; of `model/` it is the folder that is meant.
-    if (base or path != prefix) and base + naming.INDEX_SUFFIX in parts:
+    if (base or path != prefix) and base + layout.INDEX_SUFFIX in parts:
         return prefix
     if file_io.is_folder(path):
         return _newest_in(path, flag)
-    if base and any(name == base or naming.prefix_of(name) == base for name in parts):
+    if base and any(name == base or layout.prefix_of(name) == base for name in parts):
         return prefix
-    near = beside(prefix, (naming.INDEX_SUFFIX,))
-    raise CheckpointError(f"{flag}={path}: there is no {prefix}{naming.INDEX_SUFFIX}{near}")
+    near = beside(prefix, (layout.INDEX_SUFFIX,))
+    raise CheckpointError(f"{flag}={path}: there is no {prefix}{layout.INDEX_SUFFIX}{near}")
 
 
 def _newest_in(path: str, flag: str) -> str:
     names = own_names(path)
-    if any(name in names for name in naming.SAVED_MODEL_FILES):
-        return os.path.join(path, naming.SAVED_MODEL_VARIABLES)
+    if any(name in names for name in layout.SAVED_MODEL_FILES):
+        return os.path.join(path, layout.SAVED_MODEL_VARIABLES)
     if steps := usable_steps(path):
-        return naming.checkpoint_prefix(path, steps[-1])
-    found = newest_of(path, [naming.prefix_of(n) for n in names if n.endswith(naming.INDEX_SUFFIX)])
+        return layout.checkpoint_prefix(path, steps[-1])
+    found = newest_of(path, [layout.prefix_of(n) for n in names if n.endswith(layout.INDEX_SUFFIX)])
     if len(found) == 1:
         return os.path.join(path, found[0])
     what = f"several checkpoints; name one: {first_few(found, _MOST_NAMED)}"
@@ -170,10 +170,10 @@ def _newest_in(path: str, flag: str) -> str:
 
 def graph_path(prefix: str) -> str | None:
     """The file of a checkpoint's graph: its `.meta`, or that of the SavedModel that it is of."""
-    paths = [prefix + naming.META_SUFFIX]
-    above = prefix.removesuffix(naming.SAVED_MODEL_VARIABLES)
+    paths = [prefix + layout.META_SUFFIX]
+    above = prefix.removesuffix(layout.SAVED_MODEL_VARIABLES)
     if above != prefix:
-        paths += [os.path.join(above, name) for name in naming.SAVED_MODEL_FILES]
+        paths += [os.path.join(above, name) for name in layout.SAVED_MODEL_FILES]
     return next((path for path in paths if file_io.exists(path)), None)
 
 
@@ -200,14 +200,14 @@ def delete_checkpoint(folder: str, step: int) -> None:
     The manifest first becomes `.manifest.tmp`, which makes leftovers of the rest, and goes last.
     """
     suffixes = files_by_step(folder).get(step, set())
-    prefix = naming.checkpoint_prefix(folder, step)
-    if naming.MANIFEST_SUFFIX in suffixes:
-        file_io.rename(prefix + naming.MANIFEST_SUFFIX, prefix + naming.PENDING_SUFFIX)
+    prefix = layout.checkpoint_prefix(folder, step)
+    if layout.MANIFEST_SUFFIX in suffixes:
+        file_io.rename(prefix + layout.MANIFEST_SUFFIX, prefix + layout.PENDING_SUFFIX)
         file_io.flush(folder)
     for suffix in suffixes - _OURS:
         file_io.remove(prefix + suffix)
     if suffixes & _OURS:
-        file_io.remove(prefix + naming.PENDING_SUFFIX)
+        file_io.remove(prefix + layout.PENDING_SUFFIX)
 
 
 def make_way(folder: str, step: int) -> list[str]:
@@ -220,17 +220,17 @@ def make_way(folder: str, step: int) -> list[str]:
     if suffixes & _OURS:
         delete_checkpoint(folder, step)
         return []
-    prefix = naming.checkpoint_prefix(folder, step)
+    prefix = layout.checkpoint_prefix(folder, step)
     return [file_io.set_aside(prefix + suffix) for suffix in sorted(suffixes)]
 
 
 def delete_leftovers(folder: str) -> list[int]:
     """Clears what saves and deletions that were cut short have left; returns their steps."""
     found = files_by_step(folder).items()
-    leftover = [step for step, suffixes in found if naming.is_leftover(suffixes)]
+    leftover = [step for step, suffixes in found if layout.is_leftover(suffixes)]
     for step in leftover:
         delete_checkpoint(folder, step)
-    for name in naming.SIDE_FILES:
+    for name in layout.SIDE_FILES:
         file_io.remove_leftover(os.path.join(folder, name))
     return leftover
 
@@ -246,7 +246,7 @@ def write_state(folder: str, names: Sequence[str]) -> bool:
     lines = [f'model_checkpoint_path: "{escaped[-1]}"']
     lines += [f'all_model_checkpoint_paths: "{name}"' for name in escaped]
     content = ("\n".join(lines) + "\n").encode()
-    path = os.path.join(folder, naming.STATE_FILE)
+    path = os.path.join(folder, layout.STATE_FILE)
     if file_io.content_of(path) == content:
         return False
     file_io.replace_file(path, content)
@@ -330,7 +330,7 @@ def _first_of_each_span(saved: Sequence[Saved], hours: float) -> set[int]:
 
 def _saved(folder: str, step: int) -> Saved:
     try:
-        found = naming.read_manifest(folder, step)
+        found = layout.read_manifest(folder, step)
     except CheckpointError:
         found = None
     return Saved(step, found.saved_at, found.test_accuracy) if found else Saved(step)
@@ -347,10 +347,10 @@ def after_save(folder: str, newest: int, retention: Retention) -> bool:
     by_manifest = retention.every_n_hours or retention.keep_best
     saved = [_saved(folder, step) if by_manifest else Saved(step) for step in steps]
     doomed = steps_to_delete(saved, retention)
-    kept = [naming.checkpoint_name(step) for step in steps if step not in doomed]
+    kept = [layout.checkpoint_name(step) for step in steps if step not in doomed]
     rewritten = bool(kept) and write_state(folder, kept)
     for step in doomed:
-        if not lock.is_held(naming.checkpoint_prefix(folder, step)):
+        if not lock.is_held(layout.checkpoint_prefix(folder, step)):
             delete_checkpoint(folder, step)
     return rewritten
 
@@ -386,7 +386,7 @@ def best_checkpoint(folder: str) -> str:
     """
     best, damaged = _best(folder, committed_steps(folder), "stepping over the best: %s")
     if best is not None:
-        return naming.checkpoint_prefix(folder, best)
+        return layout.checkpoint_prefix(folder, best)
     if damaged:
         raise CheckpointError(
             f"{folder}: each of the {len(damaged)} checkpoints that say their test accuracy is "
@@ -403,7 +403,7 @@ def _best(folder: str, steps: Iterable[int], warning: str) -> tuple[int | None, 
     damaged: list[int] = []
     for found in best_first(_saved(folder, step) for step in steps):
         try:
-            naming.verify_checkpoint(naming.checkpoint_prefix(folder, found.step))
+            layout.verify_checkpoint(layout.checkpoint_prefix(folder, found.step))
         except CheckpointError as error:
             logging.warning(warning, error)
             damaged.append(found.step)

@@ -17,7 +17,7 @@ from typing import BinaryIO, TypeAlias, TypeVar
 from absl import logging
 
 import file_io
-from checkpoints import naming
+from checkpoints import layout
 from errors import CheckpointError, FolderLostError
 
 if sys.platform != "win32":
@@ -154,7 +154,7 @@ def _take(file: int | BinaryIO, kind: int) -> bool:
 _Result = TypeVar("_Result")
 Hold: TypeAlias = Callable[[str], None]
 _TRIES = 20
-_LISTED = (naming.INDEX_SUFFIX, naming.META_SUFFIX, naming.MANIFEST_SUFFIX)
+_LISTED = (layout.INDEX_SUFFIX, layout.META_SUFFIX, layout.MANIFEST_SUFFIX)
 
 
 def read_newest(folders: Iterable[str | None], work: Callable[[Hold], _Result]) -> _Result:
@@ -189,8 +189,8 @@ def _listed(paths: Iterable[str]) -> list[list[str]]:
 
 def _is_gone(prefix: str) -> bool:
     """Whether a checkpoint is deleted, or is just being deleted."""
-    is_there = file_io.exists(prefix + naming.INDEX_SUFFIX)
-    return not is_there or file_io.exists(prefix + naming.PENDING_SUFFIX)
+    is_there = file_io.exists(prefix + layout.INDEX_SUFFIX)
+    return not is_there or file_io.exists(prefix + layout.PENDING_SUFFIX)
 
 
 def _hold(locks: ExitStack, held: list[str], prefix: str) -> None:
@@ -211,7 +211,7 @@ def is_held(prefix: str) -> bool:
 
 def _opened_manifest(prefix: str) -> BinaryIO:
     """Opens a manifest, or a stranger's pipe of its name, without waiting."""
-    return open(prefix + naming.MANIFEST_SUFFIX, "rb", opener=_at_once)
+    return open(prefix + layout.MANIFEST_SUFFIX, "rb", opener=_at_once)
 
 
 def _at_once(path: str, flags: int) -> int:

@@ -17,10 +17,10 @@ from absl import logging
 from google.protobuf.message import DecodeError
 
 import file_io
-from checkpoints import bundle, naming
+from checkpoints import bundle, layout
 from checkpoints.bundle import DType, Entry, VariableSpec
 from checkpoints.folder import find_variables, graph_path, usable_steps
-from checkpoints.naming import INDEX_SUFFIX, OBJECT_SUFFIX, SAVED_MODEL_VARIABLES, Manifest
+from checkpoints.layout import INDEX_SUFFIX, OBJECT_SUFFIX, SAVED_MODEL_VARIABLES, Manifest
 from errors import (
     CheckpointError,
     DamagedError,
@@ -360,7 +360,7 @@ def restore_newest(
         except LaterVersionError:
             raise
         except CheckpointError as error:
-            prefix = naming.checkpoint_prefix(folder, step)
+            prefix = layout.checkpoint_prefix(folder, step)
             logging.warning("stepping over %s: %s", prefix, error)
             reasons.append(str(error))
     if reasons:
@@ -378,12 +378,12 @@ def restore(
     check: Callable[[str, Manifest], None] = lambda _, __: None,
 ) -> Restored:
     """Reads one checkpoint; CheckpointError unless it is as `restore_newest` wants it."""
-    prefix = naming.checkpoint_prefix(folder, step)
-    found = naming.read_manifest(folder, step)
+    prefix = layout.checkpoint_prefix(folder, step)
+    found = layout.read_manifest(folder, step)
     if found is None:
         logging.warning("%s has no manifest: TensorFlow's own checksums have to do", prefix)
     else:
-        naming.verify_files(folder, found)
+        layout.verify_files(folder, found)
         check(prefix, found)
     values = read_variables(prefix, expected)
     if values.get("global_step", step) != step:

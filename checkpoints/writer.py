@@ -18,7 +18,7 @@ from absl import logging
 from tensorflow.core.protobuf.config_pb2 import CallableOptions
 
 import file_io
-from checkpoints import naming
+from checkpoints import layout
 from checkpoints.bundle import VariableSpec, write_bundle
 from checkpoints.folder import Retention, after_save, delete_checkpoint, files_by_step, make_way
 from checkpoints.lock import FolderLock
@@ -57,13 +57,13 @@ def export_meta_graph(graph: tf.Graph, description: Description) -> bytes:
                 description.inputs, description.outputs
             )
         )
-    meta_graph.signature_def[naming.SIGNATURE].CopyFrom(signature)
+    meta_graph.signature_def[layout.SIGNATURE].CopyFrom(signature)
     scale, data = description.input_scale, description.trained_on
     for name, kind, values in (
-        (naming.CLASS_NAMES_COLLECTION, "bytes_list", [*map(str.encode, description.class_names)]),
-        (naming.INPUT_SCALE_COLLECTION, "float_list", [] if scale is None else [scale]),
-        (naming.IMAGE_SHAPE_COLLECTION, "int64_list", description.image_shape),
-        (naming.TRAINED_ON_COLLECTION, "bytes_list", [] if data is None else [data.encode()]),
+        (layout.CLASS_NAMES_COLLECTION, "bytes_list", [*map(str.encode, description.class_names)]),
+        (layout.INPUT_SCALE_COLLECTION, "float_list", [] if scale is None else [scale]),
+        (layout.IMAGE_SHAPE_COLLECTION, "int64_list", description.image_shape),
+        (layout.TRAINED_ON_COLLECTION, "bytes_list", [] if data is None else [data.encode()]),
     ):
         if values:
             getattr(meta_graph.collection_def[name], kind).value.extend(values)
@@ -96,7 +96,7 @@ class CheckpointWriter:
         record: RunRecord,
         retention: Retention,
         lock: FolderLock,
-        previous: naming.Previous | None = None,
+        previous: layout.Previous | None = None,
     ) -> None:
         """Takes the lock that is held, and what the first manifest is to follow."""
         self._folder = folder
@@ -105,7 +105,7 @@ class CheckpointWriter:
         self._failures = 0
         self._record = record
         self._retention = retention
-        self._meta_digest = naming.digest(record.meta_graph)
+        self._meta_digest = layout.digest(record.meta_graph)
         # Kept from save to save: fresh memory for each would cost more than the copying.
         self._values = {n: np.empty(spec.shape, spec.dtype) for n, spec in specs.items()}
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
@@ -114,7 +114,7 @@ class CheckpointWriter:
     def check_space(self) -> None:
         """Writes as much as a checkpoint takes, and deletes it, or raises CheckpointError."""
         size = len(self._record.meta_graph) + sum(v.nbytes for v in self._values.values())
-        state = os.path.join(self._folder, naming.STATE_FILE)
+        state = os.path.join(self._folder, layout.STATE_FILE)
         tried = bytes(min(size, _MOST_TRIED_BYTES))
         try:
             try:
@@ -179,7 +179,7 @@ class CheckpointWriter:
                     f"{name} is not finite after step {step}: the checkpoints before it are kept; "
                     "try a lower --learning_rate"
                 )
-        prefix = naming.checkpoint_prefix(self._folder, step)
+        prefix = layout.checkpoint_prefix(self._folder, step)
         self._lock.check()
         try:
             self._write(step, test_accuracy)
@@ -198,7 +198,7 @@ class CheckpointWriter:
     def _discard(self, step: int) -> None:
         """Frees the space of a save that failed, as far as the file system lets us."""
         try:
-            if naming.is_leftover(files_by_step(self._folder).get(step, set())):
+            if layout.is_leftover(files_by_step(self._folder).get(step, set())):
                 delete_checkpoint(self._folder, step)
         except (OSError, CheckpointError) as error:
             logging.warning(
@@ -207,22 +207,22 @@ class CheckpointWriter:
 
     def _write(self, step: int, test_accuracy: float | None) -> None:
         """Puts a step's files on the disk; its manifest, which commits them, last."""
-        prefix = naming.checkpoint_prefix(self._folder, step)
-        pending = prefix + naming.PENDING_SUFFIX
+        prefix = layout.checkpoint_prefix(self._folder, step)
+        pending = prefix + layout.PENDING_SUFFIX
         for path in make_way(self._folder, step):
             logging.warning("%s was in the way of a save, and is not ours: it stays", path)
         file_io.write_file(pending, b"")  # Whatever is written from here on is a leftover,
         file_io.flush(self._folder)  # until the manifest is complete and renamed.
         write_bundle(prefix, self._values)
-        file_io.write_file(prefix + naming.META_SUFFIX, self._record.meta_graph)
-        name = naming.checkpoint_name(step)
-        digests = {name + naming.META_SUFFIX: self._meta_digest}
-        for suffix in (naming.DATA_SUFFIX, naming.INDEX_SUFFIX):
+        file_io.write_file(prefix + layout.META_SUFFIX, self._record.meta_graph)
+        name = layout.checkpoint_name(step)
+        digests = {name + layout.META_SUFFIX: self._meta_digest}
+        for suffix in (layout.DATA_SUFFIX, layout.INDEX_SUFFIX):
             file_io.flush(prefix + suffix)
-            digests[name + suffix] = naming.digest_file(prefix + suffix)
+            digests[name + suffix] = layout.digest_file(prefix + suffix)
         for path in self._record.side_files:
             file_io.flush(path)
-        told = naming.Manifest(
+        told = layout.Manifest(
             step=step,
             saved_at=time.time(),
             environment=self._record.environment,
@@ -231,12 +231,12 @@ class CheckpointWriter:
             test_accuracy=test_accuracy,
             previous=self._previous,
         )
-        content = naming.encode_manifest(told)
+        content = layout.encode_manifest(told)
         file_io.write_file(pending, content)
         file_io.flush(self._folder)
         self._lock.check()
-        file_io.rename(pending, prefix + naming.MANIFEST_SUFFIX)
-        self._previous = naming.Previous(step, naming.digest(content).sha256)
+        file_io.rename(pending, prefix + layout.MANIFEST_SUFFIX)
+        self._previous = layout.Previous(step, layout.digest(content).sha256)
         file_io.flush(self._folder)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from checkpoints.naming import OBJECT_SUFFIX
+from checkpoints.layout import OBJECT_SUFFIX
 from checkpoints.reader import OBJECT_GRAPH, CheckpointReader
 from checkpoints.writer import Description, export_meta_graph
 from data import BUILT_IN

@@ -21,7 +21,7 @@ from tensorflow.core.framework.variable_pb2 import VariableDef
 from tensorflow.core.protobuf.meta_graph_pb2 import CollectionDef, MetaGraphDef
 
 from checkpoints.bundle import fields_of, last_of
-from checkpoints.naming import META_SUFFIX, SIGNATURE
+from checkpoints.layout import META_SUFFIX, SIGNATURE
 from errors import CheckpointError, first_few, nearest_names
 from file_io import HEAD_BYTES, kind_of, read_bounded
 from metagraph.description import NO_SIGNATURE, Signature

@@ -12,8 +12,8 @@ from typing import NamedTuple
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-from checkpoints import naming
-from checkpoints.naming import verify_checkpoint
+from checkpoints import layout
+from checkpoints.layout import verify_checkpoint
 from errors import CheckpointError, first_few
 from metagraph import usage
 from metagraph.description import (
@@ -146,17 +146,17 @@ def read_model(meta: MetaGraphFile, signature: str | None = None, classifies: bo
     """
     signatures = read_signatures(meta)
     chosen = choose_signature(meta, signatures, signature)
-    scales = meta.collection(naming.INPUT_SCALE_COLLECTION).float_list.value
-    trained_on = _texts(meta, naming.TRAINED_ON_COLLECTION)
-    held = meta.collection(naming.PREDICT_COLLECTION).node_list.value
+    scales = meta.collection(layout.INPUT_SCALE_COLLECTION).float_list.value
+    trained_on = _texts(meta, layout.TRAINED_ON_COLLECTION)
+    held = meta.collection(layout.PREDICT_COLLECTION).node_list.value
     predict = map(meta.find_tensor, held if signature is None else ())
-    sizes = meta.collection(naming.IMAGE_SHAPE_COLLECTION).int64_list.value
+    sizes = meta.collection(layout.IMAGE_SHAPE_COLLECTION).int64_list.value
     is_shape = len(sizes) == 3 and min(sizes) > 0
     return Model(
         signature=chosen,
         signatures=tuple(signatures),
         predict=tuple(filter(None, predict)),
-        class_names=_texts(meta, naming.CLASS_NAMES_COLLECTION),
+        class_names=_texts(meta, layout.CLASS_NAMES_COLLECTION),
         input_scale=scales[0] if scales else None,
         trained_on=trained_on[0] if trained_on else None,
         classifier=_classifier(meta, chosen.outputs) if classifies else None,
@@ -218,7 +218,7 @@ def missing_values(meta: MetaGraphFile, outputs: Sequence[str]) -> list[str]:
     if checkpoint_of(meta) is None:
         return []
     try:
-        verify_checkpoint(meta.prefix, [naming.INDEX_SUFFIX])
+        verify_checkpoint(meta.prefix, [layout.INDEX_SUFFIX])
         taken = reachable(meta, map(node_of, outputs)) if outputs else meta.nodes.keys()
         return unavailable(meta, [v for v in graph_variables(meta) if v.name in taken])
     except CheckpointError as error:

@@ -15,9 +15,9 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 import file_io
-from checkpoints import naming
+from checkpoints import layout
 from checkpoints.folder import beside, find_variables, newest_of, own_names, usable_steps
-from checkpoints.naming import INDEX_SUFFIX, META_SUFFIX, SAVED_MODEL_FILES, SAVED_MODEL_VARIABLES
+from checkpoints.layout import INDEX_SUFFIX, META_SUFFIX, SAVED_MODEL_FILES, SAVED_MODEL_VARIABLES
 from checkpoints.reader import OBJECT_GRAPH, CheckpointReader
 from errors import CheckpointError, first_few
 from file_io import HEAD_BYTES, kind_of, names_in, read_bounded, read_head
@@ -80,7 +80,7 @@ def find_model(path: str, warn: bool = True) -> str:
     if file_io.is_folder(path):
         return _in_folder(path, warn)
     is_graph = path.endswith(GRAPH_SUFFIXES)
-    prefix = os.path.splitext(path)[0] if is_graph else naming.prefix_of(path)
+    prefix = os.path.splitext(path)[0] if is_graph else layout.prefix_of(path)
     file = path if is_graph else prefix + META_SUFFIX
     if file_io.exists(file):
         return file
@@ -93,7 +93,7 @@ def _in_folder(path: str, warn: bool) -> str:
     if saved_models := [name for name in SAVED_MODEL_FILES if name in names]:
         return os.path.join(path, saved_models[0])
     if steps := usable_steps(path):
-        prefix = naming.checkpoint_prefix(path, steps[-1])
+        prefix = layout.checkpoint_prefix(path, steps[-1])
         if file_io.exists(prefix + META_SUFFIX):
             return prefix + META_SUFFIX
         raise _no_graph(prefix + META_SUFFIX, prefix)
@@ -119,7 +119,7 @@ def _in_folder(path: str, warn: bool) -> str:
         raise _no_graph(path, os.path.join(path, graphless[-1]))
     raise CheckpointError(
         f"{path} holds no model: no .meta, .pb or saved_model.pb, and no checkpoint "
-        f"{naming.BASENAME}-<step>"
+        f"{layout.BASENAME}-<step>"
     )
 
 

@@ -19,7 +19,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.framework.variable_pb2 import VariableDef
 
 from checkpoints.bundle import DType, as_dtype
-from checkpoints.naming import AVERAGE, is_slot
+from checkpoints.layout import AVERAGE, is_slot
 from checkpoints.reader import Array, CheckpointReader
 from errors import CheckpointError, first_few
 from metagraph.description import TensorInfo, fits_shape, format_shape

@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 from absl import logging
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from checkpoints import naming
+from checkpoints import layout
 from checkpoints.bundle import as_dtype
 from checkpoints.folder import best_checkpoint, explain_if_gone, find_variables, runs_by_age
+from checkpoints.layout import prefix_of, verify_checkpoint
 from checkpoints.lock import Hold, read_newest
-from checkpoints.naming import prefix_of, verify_checkpoint
 from checkpoints.reader import CheckpointReader
 from errors import CheckpointError, DamagedError
 from file_io import is_folder, names_in
@@ -87,7 +87,7 @@ def with_chosen(config: _Config, work: Callable[[_Config], _Result]) -> _Result:
 
 def _with_next_good(error: CheckpointError, asked: str, file: str, flag: str) -> CheckpointError:
     """The error, with the next good checkpoint of a folder that was asked for."""
-    bases = [prefix_of(name) for name in names_in(asked) if name.endswith(naming.INDEX_SUFFIX)]
+    bases = [prefix_of(name) for name in names_in(asked) if name.endswith(layout.INDEX_SUFFIX)]
     older = [name for _, run in runs_by_age(asked, bases) for name in run]
     chosen = os.path.basename(prefix_of(file))
     for name in reversed(older[: older.index(chosen)] if chosen in older else []):
@@ -123,7 +123,7 @@ def _chosen(config: _Config) -> _Config:
                 f"--ckpt=./{BEST}"
             ) from error
         if best == meta:
-            meta = found + naming.META_SUFFIX
+            meta = found + layout.META_SUFFIX
     checkpoints = [find_variables(path) if is_folder(path) else path for path in checkpoints]
     if is_folder(meta):
         meta = find_model(meta, not checkpoints)
@@ -138,21 +138,21 @@ def open_graph(config: ModelConfig) -> MetaGraphFile:
         meta = with_shapes(meta, config.shapes, config.signature)
         meta = with_kept_averages(meta) if config.use_moving_averages else meta
     # The graph may come from another checkpoint than its variables.
-    verify_checkpoint(meta.path.removesuffix(naming.META_SUFFIX), [naming.META_SUFFIX])
+    verify_checkpoint(meta.path.removesuffix(layout.META_SUFFIX), [layout.META_SUFFIX])
     return meta
 
 
 def describe(config: ModelConfig, meta: MetaGraphFile) -> Model:
     """Sees that the variables of a graph are whole, and reads what it says of its model."""
     for prefix in (meta.prefix, *meta.others):
-        verify_checkpoint(prefix, (naming.DATA_SUFFIX, naming.INDEX_SUFFIX))
+        verify_checkpoint(prefix, (layout.DATA_SUFFIX, layout.INDEX_SUFFIX))
     with config.limit.over(READING):
         return read_model(meta, config.signature)
 
 
 # What a meta graph holds, for --list: its inputs, outputs, variables, signature, collections.
 
-_TEXT_COLLECTIONS = (naming.CLASS_NAMES_COLLECTION, naming.TRAINED_ON_COLLECTION)
+_TEXT_COLLECTIONS = (layout.CLASS_NAMES_COLLECTION, layout.TRAINED_ON_COLLECTION)
 _MAX_DEFAULT_VALUES = 8
 
 

@@ -24,11 +24,11 @@ from tensorflow.core.framework.op_def_pb2 import OpDef
 from tensorflow.core.protobuf.meta_graph_pb2 import CollectionDef, SignatureDef
 
 import file_io
-from checkpoints import naming
+from checkpoints import layout
 from checkpoints.bundle import VARIANT
 from checkpoints.folder import explain_if_gone, find_variables, graph_path
+from checkpoints.layout import verify_checkpoint
 from checkpoints.lock import Hold, read_newest
-from checkpoints.naming import verify_checkpoint
 from checkpoints.reader import Array, CheckpointReader
 from errors import CheckpointError, ToolError
 from metagraph.description import as_numpy_dtype, constant, json_value
@@ -327,13 +327,13 @@ def _left_out(a: Side, b: Side, only: str | None) -> Iterator[str]:
 
 
 def _open_side(path: str, flag: str, config: DiffConfig, hold: Hold) -> Side:
-    is_file = os.path.basename(path) in naming.SAVED_MODEL_FILES
+    is_file = os.path.basename(path) in layout.SAVED_MODEL_FILES
     place = os.path.dirname(path) or "." if is_file else path
     prefix = _prefix(place, flag, config.only, hold)
     try:
         reader = None
         if config.only != GRAPH and prefix is not None:
-            verify_checkpoint(prefix, [naming.INDEX_SUFFIX])
+            verify_checkpoint(prefix, [layout.INDEX_SUFFIX])
             reader = CheckpointReader(prefix)
         meta = None if config.only == VARIABLES else _open_graph(place, prefix, config)
     except CheckpointError as error:
@@ -363,7 +363,7 @@ def _prefix(path: str, flag: str, only: str | None, hold: Hold) -> str | None:
 def _open_graph(path: str, prefix: str | None, config: DiffConfig) -> MetaGraphFile | None:
     """The graph, of a folder that of the very checkpoint; None where there are only variables."""
     if prefix is not None and (graph := graph_path(prefix)):
-        verify_checkpoint(prefix, [naming.META_SUFFIX])
+        verify_checkpoint(prefix, [layout.META_SUFFIX])
         path = graph
     elif prefix is not None and config.only != GRAPH:
         return None

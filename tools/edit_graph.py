@@ -17,7 +17,7 @@ from tensorflow.core.framework.variable_pb2 import VariableDef
 from tensorflow.core.protobuf.meta_graph_pb2 import CollectionDef, MetaGraphDef
 from tensorflow.core.protobuf.saver_pb2 import SaverDef
 
-from checkpoints.naming import META_SUFFIX, PREDICT_COLLECTION
+from checkpoints.layout import META_SUFFIX, PREDICT_COLLECTION
 from checkpoints.reader import Array, CheckpointReader
 from errors import CheckpointError, ToolError, first_few, reason
 from file_io import write_file

@@ -12,11 +12,10 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 import file_io
-from checkpoints import naming
+from checkpoints import layout
 from checkpoints.bundle import RESOURCE, VARIANT, DType, Entry, write_bundle
 from checkpoints.folder import explain_if_gone, find_variables, write_state
-from checkpoints.lock import FolderLock, Hold, read_newest
-from checkpoints.naming import (
+from checkpoints.layout import (
     DATA_SUFFIX,
     INDEX_SUFFIX,
     META_SUFFIX,
@@ -24,6 +23,7 @@ from checkpoints.naming import (
     prefix_of,
     verify_checkpoint,
 )
+from checkpoints.lock import FolderLock, Hold, read_newest
 from checkpoints.reader import Array, CheckpointReader
 from errors import CheckpointError, ToolError, reason
 from file_io import names_in
@@ -253,7 +253,7 @@ def _files_of(prefix: str) -> list[str]:
     place, base = os.path.split(prefix)
     if not file_io.is_folder(place or "."):
         return []
-    names, pending = names_in(place), base + naming.PENDING_SUFFIX
+    names, pending = names_in(place), base + layout.PENDING_SUFFIX
     found = [n for n in names if n == pending or (n != base and prefix_of(n) == base)]
-    first = (naming.MANIFEST_SUFFIX, INDEX_SUFFIX)
+    first = (layout.MANIFEST_SUFFIX, INDEX_SUFFIX)
     return sorted(found, key=lambda name: not name.endswith(first))

@@ -28,8 +28,8 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 import file_io
+from checkpoints.layout import SIGNATURE
 from checkpoints.lock import FolderLock
-from checkpoints.naming import SIGNATURE
 from data.files import refusals_as_data_errors
 from data.images import decode_image
 from errors import ToolError

@@ -18,8 +18,8 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 from checkpoints.folder import best_checkpoint, explain_if_gone, find_variables
+from checkpoints.layout import AVERAGE, DATA_SUFFIX, INDEX_SUFFIX, verify_checkpoint
 from checkpoints.lock import Hold, read_newest
-from checkpoints.naming import AVERAGE, DATA_SUFFIX, INDEX_SUFFIX, verify_checkpoint
 from checkpoints.reader import Array, CheckpointReader
 from errors import CheckpointError, ToolError, first_few, reason
 from metagraph.graph import View, attribute_of, called, data_inputs, sub_graph, views

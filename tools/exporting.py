@@ -24,7 +24,7 @@ from absl import logging
 from google.protobuf.message import EncodeError
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
-from checkpoints.naming import SIGNATURE
+from checkpoints.layout import SIGNATURE
 from data import files
 from errors import ToolError, first_few, reason
 from metagraph.description import Array, Model, TensorInfo, format_shape

@@ -16,7 +16,7 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef, SignatureDef
 from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo as TensorInfoProto
 
-from checkpoints import naming
+from checkpoints import layout
 from errors import ToolError
 from metagraph.description import Array, Model, TensorInfo
 from metagraph.graph import SubGraph, sub_graph
@@ -36,10 +36,10 @@ _TABLES_SCOPE = "tables"
 _CUT_SCOPE = "cut"
 _CUT = "Cut it with --inputs at {}"
 _KEPT = (
-    naming.CLASS_NAMES_COLLECTION,
-    naming.IMAGE_SHAPE_COLLECTION,
-    naming.INPUT_SCALE_COLLECTION,
-    naming.TRAINED_ON_COLLECTION,
+    layout.CLASS_NAMES_COLLECTION,
+    layout.IMAGE_SHAPE_COLLECTION,
+    layout.INPUT_SCALE_COLLECTION,
+    layout.TRAINED_ON_COLLECTION,
 )
 
 
@@ -181,9 +181,9 @@ def freeze_plan(plan: FreezePlan, config: PartConfig) -> FrozenGraph:
         name = source.tensor_name(text, plan.model.feed_keys)
         if node_of(name) not in left:
             logging.warning("%s is no input: none of %s needs it", name, ", ".join(wanted))
-    meta.signature_def[naming.SIGNATURE].CopyFrom(signature_of(inputs, plan.outputs))
+    meta.signature_def[layout.SIGNATURE].CopyFrom(signature_of(inputs, plan.outputs))
     predict = [name for name in plan.model.predict if name in wanted]
-    for key, names in ((naming.PREDICT_COLLECTION, predict), (TABLE_INITIALIZERS, tables)):
+    for key, names in ((layout.PREDICT_COLLECTION, predict), (TABLE_INITIALIZERS, tables)):
         if names:
             meta.collection_def[key].node_list.value.extend(names)
     for key in _KEPT:

@@ -17,7 +17,7 @@ import numpy as np
 from absl import logging
 
 import file_io
-from checkpoints import folder, naming
+from checkpoints import folder, layout
 from checkpoints.bundle import STRING
 from checkpoints.lock import Hold, read_newest
 from checkpoints.reader import OBJECT_GRAPH, Array, CheckpointReader, stored_tensors
@@ -77,9 +77,9 @@ class Entry(NamedTuple):
 
 def is_folder(path: str) -> bool:
     """Whether a path stands for all in a folder: not for a SavedModel, or a prefix of its name."""
-    if file_io.exists(path + naming.INDEX_SUFFIX) or not file_io.is_folder(path):
+    if file_io.exists(path + layout.INDEX_SUFFIX) or not file_io.is_folder(path):
         return False
-    return not any(file_io.exists(os.path.join(path, name)) for name in naming.SAVED_MODEL_FILES)
+    return not any(file_io.exists(os.path.join(path, name)) for name in layout.SAVED_MODEL_FILES)
 
 
 def list_folder(path: str) -> list[Entry]:
@@ -105,7 +105,7 @@ def _parts(names: Iterable[str]) -> dict[str, set[str]]:
     """Base name -> the suffixes of the files that a checkpoint of that name would have."""
     parts: dict[str, set[str]] = {}
     for name in names:
-        base = naming.prefix_of(name)
+        base = layout.prefix_of(name)
         parts.setdefault(base, set()).add(name[len(base) :])
     return parts
 
@@ -113,22 +113,22 @@ def _parts(names: Iterable[str]) -> dict[str, set[str]]:
 def _is_checkpoint(path: str, base: str, parts: Mapping[str, set[str]]) -> bool:
     """Whether the files of a base name are a checkpoint, or what damage has left of one."""
     suffixes = parts[base]
-    if naming.split_name(base + naming.MANIFEST_SUFFIX) is not None:  # One of ours.
-        if naming.MANIFEST_SUFFIX in suffixes:
+    if layout.split_name(base + layout.MANIFEST_SUFFIX) is not None:  # One of ours.
+        if layout.MANIFEST_SUFFIX in suffixes:
             return True
-        if base + naming.PENDING_SUFFIX in parts:
+        if base + layout.PENDING_SUFFIX in parts:
             return False
-    if naming.INDEX_SUFFIX in suffixes or any(map(_DATA.fullmatch, suffixes)):
+    if layout.INDEX_SUFFIX in suffixes or any(map(_DATA.fullmatch, suffixes)):
         return True
     # Of the format V1. Any file may be called like a shard of it: its graph must be there as well.
-    return naming.META_SUFFIX in suffixes and _entry(path, base, suffixes).has_values
+    return layout.META_SUFFIX in suffixes and _entry(path, base, suffixes).has_values
 
 
 def _entry(path: str, base: str, suffixes: Collection[str]) -> Entry:
     prefix = os.path.join(path, base)
-    ours = naming.split_name(base + naming.MANIFEST_SUFFIX)
+    ours = layout.split_name(base + layout.MANIFEST_SUFFIX)
     has_file = "" in suffixes and not file_io.is_folder(prefix)
-    has_index = naming.INDEX_SUFFIX in suffixes
+    has_index = layout.INDEX_SUFFIX in suffixes
     shards = [found[1] for suffix in suffixes if (found := _SHARD_OF_V1.fullmatch(suffix))]
     is_sharded_v1 = bool(shards) and not has_index and not has_file
     return Entry(
@@ -136,7 +136,7 @@ def _entry(path: str, base: str, suffixes: Collection[str]) -> Entry:
         prefix=prefix,
         files=tuple(sorted(prefix + suffix for suffix in suffixes)),
         step=ours[0] if ours else None,
-        committed=ours is not None and naming.MANIFEST_SUFFIX in suffixes,
+        committed=ours is not None and layout.MANIFEST_SUFFIX in suffixes,
         graph=folder.graph_path(prefix),
         has_values=has_file or bool(shards) or has_index or any(map(_DATA.fullmatch, suffixes)),
         state_name=f"{base}-?????-of-{max(shards)}" if is_sharded_v1 else base or EMPTY_NAME,
@@ -159,7 +159,7 @@ def _list_checkpoints(path: str, hold: Hold) -> Record:
     whole = {e.name: e.state_name for e, row in rows.items() if row["state"] != _DAMAGED}
     newest = folder.newest_of(path, [*whole])
     is_clear = len(newest) == 1
-    state, state_file = None, os.path.join(path, naming.STATE_FILE)
+    state, state_file = None, os.path.join(path, layout.STATE_FILE)
     if file_io.exists(state_file) and not file_io.is_folder(state_file):
         named = folder.named_checkpoint(state_file)
         is_named = named is not None and is_clear and whole[newest[0]] == (named or EMPTY_NAME)
@@ -173,7 +173,7 @@ def _list_checkpoints(path: str, hold: Hold) -> Record:
         "checkpoints": [*rows.values()],
         "newest": newest[0] if is_clear else None,
         "may_be_newest": [] if is_clear else newest,
-        "best": naming.checkpoint_name(best[0].step) if best else None,
+        "best": layout.checkpoint_name(best[0].step) if best else None,
         "state_file": state,
     }
 
@@ -188,7 +188,7 @@ def _listed(entry: Entry) -> Record:
             changed = max(changed or 0.0, found.changed)
     state, said, problem = (_COMMITTED if entry.committed else _FOREIGN), None, None
     try:
-        said = naming.manifest_at(entry.prefix)
+        said = layout.manifest_at(entry.prefix)
         for name, digest in said.files.items() if said else ():
             if (size := sizes.get(name, 0)) != digest.size:
                 raise CheckpointError(f"{name} has {size} bytes, the manifest says {digest.size}")
@@ -198,7 +198,7 @@ def _listed(entry: Entry) -> Record:
     return {
         "name": entry.name,
         "state": state,
-        "step": naming.stem_and_step(entry.name)[1],
+        "step": layout.stem_and_step(entry.name)[1],
         "saved_at": said.saved_at if said else changed,
         "bytes": sum(sizes.values()),
         "has_graph": entry.graph is not None,
@@ -227,7 +227,7 @@ def _look_into(prefix: str, config: InspectConfig) -> Record:
     Of these, values are read for statistics alone. Raises ToolError where there is no such tensor.
     """
     with config.limit.over("reading the graph"):
-        naming.verify_checkpoint(prefix, [naming.INDEX_SUFFIX])
+        layout.verify_checkpoint(prefix, [layout.INDEX_SUFFIX])
         reader = CheckpointReader(prefix)
         graph, whole, tensors = _tensors(reader, config.max_meta_bytes)
     if config.tensors:
@@ -242,7 +242,7 @@ def _look_into(prefix: str, config: InspectConfig) -> Record:
     if config.stats:
         for tensor in shown:
             tensor["stats"] = statistics(read_tensor(reader, tensor["key"]))._asdict()
-    said = naming.manifest_at(prefix)
+    said = layout.manifest_at(prefix)
     facts = {name: getattr(said, name) for name in _FACTS} if said else None
     totals = {role: _total([t for t in shown if t["role"] == role]) for role in _ROLES}
     return {
@@ -325,9 +325,9 @@ def _path_of(key: str) -> str:
     A key that is none of an object stays as it is. Format of such a key:
     `tensorflow/python/trackable/trackable_utils.py`.
     """
-    if not key.endswith(naming.OBJECT_SUFFIX):
+    if not key.endswith(layout.OBJECT_SUFFIX):
         return key
-    variable, slot, of = key.removesuffix(naming.OBJECT_SUFFIX).partition(_OBJECT_SLOT)
+    variable, slot, of = key.removesuffix(layout.OBJECT_SUFFIX).partition(_OBJECT_SLOT)
     path = f"{variable} ({of})" if slot else variable
     return path.replace(".S", "/").replace("..", ".")
 

@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatter, LogLocator, MaxNLocator, StrMethodFormatter
 
-from checkpoints import naming
+from checkpoints import layout
 from checkpoints.folder import usable_steps
 from checkpoints.lock import Hold, read_newest
 from data import batches
@@ -265,9 +265,9 @@ def _read_line(folder: str, hold: Hold) -> LineRun:
     if not saved:
         raise ToolError(
             f"--run={folder}: expected the folder of a run of train_linear.py, found no checkpoint "
-            f"{naming.BASENAME}-<step> in it"
+            f"{layout.BASENAME}-<step> in it"
         )
-    hold(naming.checkpoint_prefix(folder, saved[-1]))
+    hold(layout.checkpoint_prefix(folder, saved[-1]))
     points = batches.linear_points(_seed(folder, saved[-1]))
     x, y = (values.astype(np.float64) for values in points)
     series = read_run(folder).series
@@ -283,11 +283,11 @@ def _read_line(folder: str, hold: Hold) -> LineRun:
 
 def _seed(folder: str, step: int) -> int:
     """The seed that the run's points follow from."""
-    found = naming.read_manifest(folder, step)
-    name = os.path.join(folder, naming.checkpoint_name(step))
+    found = layout.read_manifest(folder, step)
+    name = os.path.join(folder, layout.checkpoint_name(step))
     if found is None:
         raise CheckpointError(
-            f"{name} has no {naming.MANIFEST_SUFFIX}: the points follow from the seed in it, which "
+            f"{name} has no {layout.MANIFEST_SUFFIX}: the points follow from the seed in it, which "
             "only a run of train_linear.py has"
         )
     model, seed = found.config.get("model"), found.config.get("seed")

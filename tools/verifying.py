@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import file_io
-from checkpoints import folder, lock, naming
+from checkpoints import folder, layout, lock
 from checkpoints.bundle import VARIANT
 from checkpoints.reader import CheckpointReader
 from errors import CheckpointError, ToolError, first_few, reason
@@ -39,7 +39,7 @@ def verify(config: VerifyConfig) -> Record:
     A repair that is cut short is begun again by the next: each of its steps is done or not.
     """
     place, name = os.path.split(config.path)
-    path = place or "." if name in naming.SAVED_MODEL_FILES else config.path
+    path = place or "." if name in layout.SAVED_MODEL_FILES else config.path
     check = functools.partial(_verify_entry, config, {})
     if not is_folder(path):
         if config.repair:
@@ -89,11 +89,11 @@ def _record(
 def _leftovers(path: str) -> list[list[str]]:
     """The files of each save and deletion, or write of another file, that was cut short."""
     found = [
-        sorted(naming.checkpoint_name(step) + suffix for suffix in suffixes)
+        sorted(layout.checkpoint_name(step) + suffix for suffix in suffixes)
         for step, suffixes in folder.files_by_step(path).items()
-        if naming.is_leftover(suffixes)
+        if layout.is_leftover(suffixes)
     ]
-    written = [name + file_io.TEMPORARY_SUFFIX for name in naming.SIDE_FILES]
+    written = [name + file_io.TEMPORARY_SUFFIX for name in layout.SIDE_FILES]
     return found + [[name] for name in written if file_io.exists(os.path.join(path, name))]
 
 
@@ -179,13 +179,13 @@ def _verify_entry(config: VerifyConfig, imported: dict[str, str | None], entry: 
 def _compare_files(prefix: str, found: Findings) -> None:
     """Compares each file with what the manifest says, where there is one."""
     with found.noted():
-        said = naming.manifest_at(prefix)
+        said = layout.manifest_at(prefix)
         if said is None:
             found.remarks.append(_NO_MANIFEST)
             return
-        for suffix in naming.CONTENT_SUFFIXES:
+        for suffix in layout.CONTENT_SUFFIXES:
             with found.noted():
-                naming.verify_files(os.path.dirname(prefix), said, [suffix])
+                layout.verify_files(os.path.dirname(prefix), said, [suffix])
 
 
 def _read_all(entry: Entry, found: Findings) -> tuple[int, int]:
@@ -271,12 +271,12 @@ def _check_history(path: str, found: Iterable[Entry]) -> Record:
     said = Findings([], [])
     for entry in found:
         with suppress(CheckpointError, OSError):  # Of a damaged one, which is told of already.
-            this = naming.manifest_at(entry.prefix)
+            this = layout.manifest_at(entry.prefix)
             before = this.previous if this else None
             if before is None:
                 continue
-            name = naming.checkpoint_name(before.step) + naming.MANIFEST_SUFFIX
-            present = naming.previous_manifest(path, before.step)
+            name = layout.checkpoint_name(before.step) + layout.MANIFEST_SUFFIX
+            present = layout.previous_manifest(path, before.step)
             if present is None:
                 said.remarks.append(f"cut before {entry.name}, which follows {name}: that is gone")
             elif present != before:
@@ -305,7 +305,7 @@ def _is_ours(found: Iterable[Entry]) -> bool:
 
 def _check_state(path: str, found: Mapping[Entry, Record]) -> Record:
     """Compares the state file of a folder with what was found of its checkpoints: JSON values."""
-    file = os.path.join(path, naming.STATE_FILE)
+    file = os.path.join(path, layout.STATE_FILE)
     exists = file_io.exists(file) and not file_io.is_folder(file)
     said, expected = Findings([], []), _to_name(found)
     lines = said.problems if _is_ours(found) and expected else said.remarks
@@ -336,7 +336,7 @@ def _misnamed(path: str, name: str, found: Mapping[Entry, Record]) -> str | None
             return f"it names {name}: not whole"
     else:
         prefix = os.path.join(place, base)
-        is_there = any(os.path.exists(prefix + suffix) for suffix in (naming.INDEX_SUFFIX, ""))
+        is_there = any(os.path.exists(prefix + suffix) for suffix in (layout.INDEX_SUFFIX, ""))
     return None if is_there else f"it names {name}: not there"
 
 

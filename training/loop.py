@@ -20,7 +20,7 @@ import numpy as np
 from absl import logging
 
 import file_io
-from checkpoints import folder, naming
+from checkpoints import folder, layout
 from checkpoints.lock import FolderLock
 from checkpoints.writer import CheckpointWriter, RunRecord
 from cli.signals import stop_signals
@@ -78,7 +78,7 @@ def train(task: Task, config: RunConfig) -> Outcome:
             step = _lead(session, task, config, team)
         else:
             step = _follow(session, task, config, team)
-        prefix = naming.checkpoint_prefix(config.ckpt_dir, step)
+        prefix = layout.checkpoint_prefix(config.ckpt_dir, step)
         if step >= task.last_step or not team.stopping:
             logging.info("finished: %s, step %d of %d", prefix, step, task.last_step)
             averages = ["--weights=ema"] if session.averages else []
@@ -122,7 +122,7 @@ def _prediction(prefix: str, flags: Sequence[str]) -> str:
     script = Path(__file__).resolve().parent.parent / "predict.py"
     if script.is_relative_to(Path.cwd()):
         script = script.relative_to(Path.cwd())
-    return shlex.join(["python", str(script), f"--meta={prefix}{naming.META_SUFFIX}", *flags])
+    return shlex.join(["python", str(script), f"--meta={prefix}{layout.META_SUFFIX}", *flags])
 
 
 def _lead(session: GraphSession, task: Task, config: RunConfig, team: "Alone | Team") -> int:
@@ -147,7 +147,7 @@ def _lead(session: GraphSession, task: Task, config: RunConfig, team: "Alone | T
             step = train_steps(session, task, config, team, start.step, keeper)
         if not folder.is_whole(config.ckpt_dir, step):
             raise TrainingError(
-                f"{naming.checkpoint_prefix(config.ckpt_dir, step)} was saved and is not there any "
+                f"{layout.checkpoint_prefix(config.ckpt_dir, step)} was saved and is not there any "
                 "more: someone has deleted it while the run went on"
             )
         return step
@@ -155,7 +155,7 @@ def _lead(session: GraphSession, task: Task, config: RunConfig, team: "Alone | T
 
 def _write_flags(config: RunConfig) -> None:
     """Puts the flags of the run into its folder; a file of that name that is not ours stays."""
-    path = os.path.join(config.ckpt_dir, naming.FLAGS_FILE)
+    path = os.path.join(config.ckpt_dir, layout.FLAGS_FILE)
     content = (_FLAGS_HEAD + config.flags).encode()
     with refusals_told(f"{path} cannot be written"):
         found = file_io.content_of(path)
@@ -242,7 +242,7 @@ class Keeper:
         self._log = stack.enter_context(log)
         # The lines of metrics before a checkpoint are made durable with it.
         record = RunRecord(task.meta_graph, start.identity, resume.environment(), (log.path,))
-        before = naming.previous_manifest(path, step)
+        before = layout.previous_manifest(path, step)
         self._writer = stack.enter_context(
             CheckpointWriter(path, session.specs, record, start.retention, lock, before)
         )

@@ -14,7 +14,7 @@ import numpy as np
 from absl import logging
 
 import file_io
-from checkpoints import folder, lock, naming
+from checkpoints import folder, layout, lock
 from checkpoints.reader import Array, Restored, restore
 from errors import CheckpointError, TrainingError, first_few
 from training import resume
@@ -59,7 +59,7 @@ def replay(task: Task, config: RunConfig) -> Outcome:
                 raise
             verdict, exit_code = f"different: {found}", 1
         variables = {name: np.array(value) for name, value in session.variables().items()}
-    return Outcome(last, naming.checkpoint_prefix(path, last), exit_code, variables, verdict)
+    return Outcome(last, layout.checkpoint_prefix(path, last), exit_code, variables, verdict)
 
 
 def _steps(path: str, asked: tuple[int, int]) -> tuple[int, int]:
@@ -103,7 +103,7 @@ class Witness:
         check = functools.partial(resume.refuse_other_run, task.identity, config)
         restored = self._restored(first, check) if first else None
         self._manifests = {
-            s: naming.read_manifest(self._folder, s) for s in kept if first < s <= last
+            s: layout.read_manifest(self._folder, s) for s in kept if first < s <= last
         }
         self._check_manifests(resume.begin_with(restored, session, config, task), config)
         # Where the run went on, the step that is the task's last had no line for being that.
@@ -121,7 +121,7 @@ class Witness:
     def _check_manifests(self, identity: Mapping[str, Any], config: RunConfig) -> None:
         moves: list[str] = []
         for step, found in self._manifests.items():
-            prefix = naming.checkpoint_prefix(self._folder, step)
+            prefix = layout.checkpoint_prefix(self._folder, step)
             resume.say_changes(identity, config, prefix, found)
             moves += resume.moves(found)
         if moves:
@@ -129,12 +129,12 @@ class Witness:
             logging.warning("equal bytes are not to be expected: %s", told)
 
     def _restored(
-        self, step: int, check: Callable[[str, naming.Manifest], None] = lambda _, __: None
+        self, step: int, check: Callable[[str, layout.Manifest], None] = lambda _, __: None
     ) -> Restored:
         try:
             return restore(self._folder, step, self._session.specs, check)
         except CheckpointError as error:
-            prefix = naming.checkpoint_prefix(self._folder, step)
+            prefix = layout.checkpoint_prefix(self._folder, step)
             raise CheckpointError(f"{prefix} cannot be compared: {error}") from error
 
     def after(self, step: int, values: Mapping[str, float], save_due: bool) -> None:
@@ -175,8 +175,8 @@ class Witness:
             if said := _difference(saved.values[name], value):
                 raise DifferenceError(f"{saved.prefix}: {name}{said}")
         if saved.manifest is not None:
-            graph = naming.checkpoint_name(step) + naming.META_SUFFIX
-            if saved.manifest.files[graph] != naming.digest(self._task.meta_graph):
+            graph = layout.checkpoint_name(step) + layout.META_SUFFIX
+            if saved.manifest.files[graph] != layout.digest(self._task.meta_graph):
                 raise DifferenceError(f"{saved.prefix}.meta is not the graph that is trained")
             found = saved.manifest.test_accuracy
             if found not in (None, accuracy):

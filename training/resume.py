@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 from absl import logging
 
-from checkpoints import folder, naming
+from checkpoints import folder, layout
 from checkpoints.bundle import VariableSpec
 from checkpoints.folder import Retention, Saved
+from checkpoints.layout import Manifest
 from checkpoints.lock import Hold, read_newest
-from checkpoints.naming import Manifest
 from checkpoints.reader import CheckpointReader, Restored, restore_newest
 from checkpoints.writer import MOST_FAILURES
 from cli.terminal import INTRA_OP_THREADS_VARIABLE, ONEDNN_VARIABLE, processors
@@ -103,10 +103,10 @@ def _check_nothing_is_lost(config: RunConfig, save_every: int | Fraction) -> Non
     its third save in a row has failed, which the fourth finds.
     """
     path = config.ckpt_dir
-    state = os.path.join(path, naming.STATE_FILE)
+    state = os.path.join(path, layout.STATE_FILE)
     named = folder.named_checkpoint(state)
     if steps := folder.usable_steps(path):
-        found = naming.split_name((named or "") + naming.MANIFEST_SUFFIX)
+        found = layout.split_name((named or "") + layout.MANIFEST_SUFFIX)
         if found and found[0] not in steps:
             gone = f"{state} names {named}, which is not there"
             logging.warning("%s: its steps since step %d are done again", gone, steps[-1])
@@ -210,7 +210,7 @@ def _changes_or_refusal(
     if not changes or (config.allow_config_change and may_fit):
         return changes
     if config.replay is not None:
-        flags = os.path.join(config.ckpt_dir, naming.FLAGS_FILE)
+        flags = os.path.join(config.ckpt_dir, layout.FLAGS_FILE)
         raise TrainingError(
             f"{prefix} is of another run: {', '.join(changes)}; give --replay the run's own flags, "
             f"such as --flagfile={flags}"

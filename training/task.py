@@ -16,7 +16,7 @@ from absl import logging
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
 from checkpoints.bundle import VariableSpec
-from checkpoints.naming import AVERAGE, PREDICT_COLLECTION
+from checkpoints.layout import AVERAGE, PREDICT_COLLECTION
 from checkpoints.reader import Array
 from checkpoints.writer import make_fed_callable
 from data import BUILT_IN, files

@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 
 import file_io
-from checkpoints import bundle, folder, naming, writer
+from checkpoints import bundle, folder, layout, writer
 from checkpoints.folder import Retention, best_checkpoint
 from errors import CheckpointError
 from tests.checkpoints.conftest import restore, save
@@ -252,6 +252,6 @@ def test_an_end_at_any_call_keeps_a_best(
 def _check_best(path: Path, step: int) -> None:
     """It is this one, and whole."""
     assert best_checkpoint(str(path)) == str(path / f"my-model-{step}")
-    found = naming.read_manifest(str(path), step)
+    found = layout.read_manifest(str(path), step)
     assert found is not None
-    naming.verify_files(str(path), found)
+    layout.verify_files(str(path), found)

@@ -10,7 +10,7 @@ from unittest.mock import Mock
 import pytest
 import tensorflow as tf
 
-from checkpoints import folder, naming
+from checkpoints import folder, layout
 from checkpoints.folder import (
     Retention,
     Saved,
@@ -37,9 +37,9 @@ def _touch(path: Path, step: int, *suffixes: str) -> None:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """One checkpoint of ours, one of a stock Saver, two cut short, and what is someone's own."""
-    _touch(tmp_path, 100, *naming.CONTENT_SUFFIXES, ".manifest")
+    _touch(tmp_path, 100, *layout.CONTENT_SUFFIXES, ".manifest")
     _touch(tmp_path, 20, ".data-00000-of-00001", ".index")
-    _touch(tmp_path, 30, *naming.CONTENT_SUFFIXES, ".manifest.tmp")
+    _touch(tmp_path, 30, *layout.CONTENT_SUFFIXES, ".manifest.tmp")
     _touch(tmp_path, 40, ".data-00000-of-00001")
     _touch(tmp_path, 50, ".manifest.tmp")
     for name in OTHERS:
@@ -49,11 +49,11 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_names() -> None:
-    assert naming.checkpoint_prefix("model1", 190) == "model1/my-model-190"
-    for suffix in (*naming.CONTENT_SUFFIXES, naming.MANIFEST_SUFFIX):
-        assert naming.split_name(naming.checkpoint_name(7) + suffix) == (7, suffix)
+    assert layout.checkpoint_prefix("model1", 190) == "model1/my-model-190"
+    for suffix in (*layout.CONTENT_SUFFIXES, layout.MANIFEST_SUFFIX):
+        assert layout.split_name(layout.checkpoint_name(7) + suffix) == (7, suffix)
     others = ("checkpoint", "my-model-.index", "my-model-7", "other-7.index", "xmy-model-7.meta")
-    assert not any(map(naming.split_name, others))
+    assert not any(map(layout.split_name, others))
 
 
 def test_a_folder_that_may_not_be_listed_is_one_line(path: Path, monkeypatch: Patch) -> None:
@@ -68,7 +68,7 @@ def test_leftovers_are_not_usable_and_they_alone_are_cleared(path: Path) -> None
     assert folder.usable_steps(str(path / "absent")) == []
     before = {p.name for p in path.iterdir()}
     assert folder.delete_leftovers(str(path)) == [30, 50]
-    gone = {f"my-model-30{s}" for s in (*naming.CONTENT_SUFFIXES, ".manifest.tmp")}
+    gone = {f"my-model-30{s}" for s in (*layout.CONTENT_SUFFIXES, ".manifest.tmp")}
     assert before - {p.name for p in path.iterdir()} == gone | {"my-model-50.manifest.tmp"}
     assert folder.remains(str(path)) == ["my-model-40.data-00000-of-00001"]
 
@@ -132,7 +132,7 @@ def test_what_others_have_left_in_a_state_file(tmp_path: Path, text: str, name: 
     assert folder.named_checkpoint(str(state)) == name
 
 
-WHOLE = (*naming.CONTENT_SUFFIXES, ".manifest")
+WHOLE = (*layout.CONTENT_SUFFIXES, ".manifest")
 
 
 def test_the_newest_is_one_that_is_whole(tmp_path: Path) -> None:
@@ -266,7 +266,7 @@ def test_the_best_stays_and_is_found(tmp_path: Path) -> None:
     assert folder.committed_steps(path) == [20, 40, 50]
     assert best_checkpoint(path) == f"{path}/my-model-20"
     assert tf.train.latest_checkpoint(path) == f"{path}/my-model-50"
-    found = naming.read_manifest(path, 20)
+    found = layout.read_manifest(path, 20)
     assert found is not None
     assert found.test_accuracy == 0.8
     save(path, {60: 0.9, 70: 0.1, 80: 0.1, 90: 0.1}, BEST)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from checkpoints import folder, naming
+from checkpoints import folder, layout
 from checkpoints.folder import Retention
 from checkpoints.lock import FolderLock
 from checkpoints.reader import restore_newest
@@ -114,50 +114,50 @@ def test_a_damaged_newer_one_takes_no_good_ones_place(tmp_path: Path) -> None:
 
 # The manifest: what it says, and what it finds.
 
-EMPTY = naming.Manifest(7, 0.5, {}, {}, {})
+EMPTY = layout.Manifest(7, 0.5, {}, {}, {})
 
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     """A folder with the files of step 7 and their manifest."""
     files = {}
-    for suffix in naming.CONTENT_SUFFIXES:
+    for suffix in layout.CONTENT_SUFFIXES:
         path = tmp_path / f"my-model-7{suffix}"
         path.write_bytes(suffix.encode() * 3)
-        files[path.name] = naming.digest_file(str(path))
-    content = naming.Manifest(7, 123.5, {"tensorflow": "2.21.0"}, {"seed": 0}, files)
-    (tmp_path / "my-model-7.manifest").write_bytes(naming.encode_manifest(content))
+        files[path.name] = layout.digest_file(str(path))
+    content = layout.Manifest(7, 123.5, {"tensorflow": "2.21.0"}, {"seed": 0}, files)
+    (tmp_path / "my-model-7.manifest").write_bytes(layout.encode_manifest(content))
     return tmp_path
 
 
 def test_digest_is_size_and_sha256(tmp_path: Path) -> None:
     content = b"x" * 5_000_000  # more than is read at once
     (tmp_path / "f").write_bytes(content)
-    found = naming.digest_file(str(tmp_path / "f"))
-    assert found == naming.digest(content) == (5_000_000, hashlib.sha256(content).hexdigest())
+    found = layout.digest_file(str(tmp_path / "f"))
+    assert found == layout.digest(content) == (5_000_000, hashlib.sha256(content).hexdigest())
 
 
 @pytest.mark.parametrize("accuracy", [0.0, 0.8297, 1.0, None])
 def test_it_says_what_was_put_in(saved: Path, accuracy: float | None) -> None:
-    before = naming.read_manifest(str(saved), 7)
+    before = layout.read_manifest(str(saved), 7)
     assert before is not None
-    naming.verify_files(str(saved), before)
+    layout.verify_files(str(saved), before)
     content = before._replace(config={"seed": 1}, saved_at=7.25, test_accuracy=accuracy)
-    (saved / "my-model-7.manifest").write_bytes(naming.encode_manifest(content))
-    assert naming.read_manifest(str(saved), 7) == content
-    assert naming.manifest_at(f"{saved}/my-model-7") == content
-    assert naming.read_manifest(str(saved), 8) is None
-    assert naming.manifest_at(f"{saved}/other-7") is None
+    (saved / "my-model-7.manifest").write_bytes(layout.encode_manifest(content))
+    assert layout.read_manifest(str(saved), 7) == content
+    assert layout.manifest_at(f"{saved}/my-model-7") == content
+    assert layout.read_manifest(str(saved), 8) is None
+    assert layout.manifest_at(f"{saved}/other-7") is None
     (saved / "my-model-7.manifest").rename(saved / "my-model-8.manifest")
     with pytest.raises(CheckpointError, match="of another checkpoint"):
-        naming.read_manifest(str(saved), 8)
+        layout.read_manifest(str(saved), 8)
 
 
 def test_its_bytes() -> None:
     record = {"config": {}, "environment": {}, "files": {}, "format": 1, "saved_at": 0.5, "step": 7}
     digest = hashlib.sha256((json.dumps(record, sort_keys=True) + "\n").encode()).hexdigest()
     expected = json.dumps({**record, "sha256": digest}, sort_keys=True) + "\n"
-    assert naming.encode_manifest(EMPTY) == expected.encode()
+    assert layout.encode_manifest(EMPTY) == expected.encode()
 
 
 def test_every_flipped_bit_of_it_is_found(saved: Path) -> None:
@@ -168,14 +168,14 @@ def test_every_flipped_bit_of_it_is_found(saved: Path) -> None:
         flipped[position // 8] ^= 1 << position % 8
         path.write_bytes(flipped)
         with pytest.raises(CheckpointError, match="is damaged"):
-            naming.read_manifest(str(saved), 7)
+            layout.read_manifest(str(saved), 7)
 
 
 FACTS: list[dict[str, Any]] = [  # Of another kind, as whoever wrote its hash may have put there.
     *({"test_accuracy": found} for found in (-0.1, 1.5, float("nan"), "0.9")),
     *({"saved_at": found} for found in (float("inf"), "late")),
-    {"files": {"f": naming.FileDigest(float("inf"), "")}},  # type: ignore[arg-type]
-    *({"previous": naming.Previous(n, "")} for n in (float("inf"), "x", None)),  # type: ignore[arg-type]
+    {"files": {"f": layout.FileDigest(float("inf"), "")}},  # type: ignore[arg-type]
+    *({"previous": layout.Previous(n, "")} for n in (float("inf"), "x", None)),  # type: ignore[arg-type]
     {"environment": []},
     {"config": "seed 0"},
 ]
@@ -185,25 +185,25 @@ FACTS: list[dict[str, Any]] = [  # Of another kind, as whoever wrote its hash ma
     "content",
     [
         *(b"", b"[]", b"{}", b'{"sha256": 1}', b"\xff\xfe", b"1"),
-        *(naming.encode_manifest(EMPTY._replace(**facts)) for facts in FACTS),
+        *(layout.encode_manifest(EMPTY._replace(**facts)) for facts in FACTS),
     ],
     ids=range(6 + len(FACTS)),
 )
 def test_other_content_is_damage(saved: Path, content: bytes) -> None:
     (saved / "my-model-7.manifest").write_bytes(content)
     with pytest.raises(CheckpointError, match=r"my-model-7\.manifest is damaged"):
-        naming.read_manifest(str(saved), 7)
+        layout.read_manifest(str(saved), 7)
 
 
-@pytest.mark.parametrize("suffix", naming.CONTENT_SUFFIXES)
+@pytest.mark.parametrize("suffix", layout.CONTENT_SUFFIXES)
 def test_missing_and_damaged_files_are_named(saved: Path, suffix: str) -> None:
-    found = naming.read_manifest(str(saved), 7)
+    found = layout.read_manifest(str(saved), 7)
     assert found is not None
     path = saved / f"my-model-7{suffix}"
     path.write_bytes(b"other")
     for listed, message in ((found, f"{path.name} is damaged"), (EMPTY, "does not name")):
         with pytest.raises(CheckpointError, match=message):
-            naming.verify_files(str(saved), listed)
+            layout.verify_files(str(saved), listed)
     path.unlink()
     with pytest.raises(CheckpointError, match=f"{path.name} is missing"):
-        naming.verify_files(str(saved), found)
+        layout.verify_files(str(saved), found)

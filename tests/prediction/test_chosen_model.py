@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from checkpoints import folder, naming
+from checkpoints import folder, layout
 from errors import CheckpointError
 from metagraph.meta import MetaGraphFile, read_meta_graph
 from metagraph.model import read_model
@@ -88,9 +88,9 @@ def test_folders_that_tensorflow_takes_for_patterns(run: Path, name: str) -> Non
 def test_the_best_of_a_folder(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With its own graph, or with the one that is named; a trainer may find a better one."""
     for step, accuracy in {270: 0.1, 280: 0.9, 290: 0.9, 300: 0.5}.items():
-        said = naming.read_manifest(str(run), step)
+        said = layout.read_manifest(str(run), step)
         assert said is not None
-        content = naming.encode_manifest(said._replace(test_accuracy=accuracy))
+        content = layout.encode_manifest(said._replace(test_accuracy=accuracy))
         (run / f"my-model-{step}.manifest").write_bytes(content)
     best = f"{run}/my-model-280"
     for meta, graph in ((f"{run}", best), (f"{run}/my-model-300.meta", f"{run}/my-model-300")):

@@ -14,7 +14,7 @@ import tensorflow as tf
 from absl import flags
 from PIL import Image
 
-from checkpoints.naming import CLASS_NAMES_COLLECTION
+from checkpoints.layout import CLASS_NAMES_COLLECTION
 from cli.fields import parse
 from cli.terminal import EXIT_FAILED, EXIT_USAGE
 from errors import UserError

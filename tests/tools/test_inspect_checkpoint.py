@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto, BundleHeaderProto
 
-from checkpoints import naming
+from checkpoints import layout
 from checkpoints.folder import newest_of
 from tests.checkpoints.index_files import table
 from tests.checkpoints.test_stored_tensors import save, save_shards
@@ -172,9 +172,9 @@ def test_hostile_facts_of_a_manifest(tool: Tool, run: Path) -> None:
 
 
 def _change_manifest(run: Path, step: int, **changes: Any) -> None:
-    said = naming.read_manifest(str(run), step)
+    said = layout.read_manifest(str(run), step)
     assert said is not None
-    content = naming.encode_manifest(said._replace(**changes))
+    content = layout.encode_manifest(said._replace(**changes))
     (run / f"my-model-{step}.manifest").write_bytes(content)
 
 
@@ -247,7 +247,7 @@ def test_a_run_of_ours(tool: Tool, linear_run: Path) -> None:
     newest = document(tool, NAME, linear_run)["checkpoints"][-1]
     sizes = [path.stat().st_size for path in linear_run.glob("my-model-300.*")]
     assert (newest["bytes"], len(sizes)) == (sum(sizes), 4)
-    said = naming.read_manifest(str(linear_run), 300)
+    said = layout.read_manifest(str(linear_run), 300)
     assert said is not None
     assert newest["saved_at"] == said.saved_at
 
@@ -299,14 +299,14 @@ def test_a_checkpoint_that_goes_while_it_is_looked_at(
     tool: Tool, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As those that train delete older ones."""
-    read = naming.read_manifest
+    read = layout.read_manifest
 
-    def read_late(folder: str, step: int) -> naming.Manifest | None:
+    def read_late(folder: str, step: int) -> layout.Manifest | None:
         for path in run.glob("my-model-270.*"):
             path.unlink()
         return read(folder, step)
 
-    monkeypatch.setattr(naming, "read_manifest", read_late)
+    monkeypatch.setattr(layout, "read_manifest", read_late)
     found = document(tool, NAME, run)
     assert _states(found) == {f"my-model-{step}": "committed" for step in (280, 290, 300)}
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 import file_io
 import train_linear
-from checkpoints import naming
+from checkpoints import layout
 from checkpoints.lock import FolderLock
 from cli.fields import parse
 from tests.prediction import stock
@@ -219,11 +219,11 @@ def test_the_chain_is_cut_by_retention_and_broken_by_a_change(
     assert verify(run)["history"] == {"ok": True, "problems": [], "remarks": [cut]}
     assert f"the chain of manifests: ok\n  remark: {cut}\n" in tool("verify", run).out
     path = run / "my-model-280.manifest"
-    before, said = naming.digest(path.read_bytes()).sha256, naming.read_manifest(str(run), 280)
+    before, said = layout.digest(path.read_bytes()).sha256, layout.read_manifest(str(run), 280)
     assert said is not None
-    assert said.previous == naming.previous_manifest(str(run), 270)
-    path.write_bytes(naming.encode_manifest(said._replace(config={**said.config, "seed": 7})))
-    after = naming.digest(path.read_bytes()).sha256
+    assert said.previous == layout.previous_manifest(str(run), 270)
+    path.write_bytes(layout.encode_manifest(said._replace(config={**said.config, "seed": 7})))
+    after = layout.digest(path.read_bytes()).sha256
     told = (
         f"my-model-290 follows a my-model-280.manifest with SHA-256 {before[:8]}..., and this one "
         f"has {after[:8]}...: it was changed, or is of another history"
@@ -244,10 +244,10 @@ def test_the_chain_is_cut_by_retention_and_broken_by_a_change(
 def test_manifests_of_before_the_chain_are_valid(run: Path, tool: Tool, verify: Verify) -> None:
     """Such a run goes on, and its chain begins there."""
     for step in (270, 280, 290):
-        said = naming.read_manifest(str(run), step)
+        said = layout.read_manifest(str(run), step)
         assert said is not None
         path = run / f"my-model-{step}.manifest"
-        path.write_bytes(naming.encode_manifest(said._replace(previous=None)))
+        path.write_bytes(layout.encode_manifest(said._replace(previous=None)))
         assert b"previous" not in path.read_bytes()
     for file in run.glob("my-model-300.*"):
         file.unlink()
@@ -255,9 +255,9 @@ def test_manifests_of_before_the_chain_are_valid(run: Path, tool: Tool, verify: 
     assert (found["ok"], found["history"]["remarks"]) == (True, [])
     assert "chain" not in tool("verify", run).out
     train_linear.train(parse(LinearConfig, ["s", f"--ckpt_dir={run}"]))
-    now = naming.read_manifest(str(run), 300)
+    now = layout.read_manifest(str(run), 300)
     assert now is not None
-    assert now.previous == naming.previous_manifest(str(run), 290)
+    assert now.previous == layout.previous_manifest(str(run), 290)
     assert verify(run)["ok"]
 
 
@@ -270,7 +270,7 @@ def test_a_run_that_stepped_back_after_damage_has_one_chain(run: Path, verify: V
     chain = {
         step: said.previous.step
         for step in (287, 294, 300)
-        if (said := naming.read_manifest(str(run), step)) and said.previous
+        if (said := layout.read_manifest(str(run), step)) and said.previous
     }
     assert chain == {287: 280, 294: 287, 300: 294}
     assert verify(run)["history"]["ok"]

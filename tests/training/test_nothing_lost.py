@@ -19,7 +19,7 @@ from absl import logging
 
 import file_io
 import train_linear
-from checkpoints import naming, writer
+from checkpoints import layout, writer
 from checkpoints.lock import FolderLock
 from checkpoints.writer import CheckpointWriter
 from errors import CheckpointError, FolderLostError, LaterVersionError, TrainingError
@@ -155,7 +155,7 @@ def test_later_versions(config: LinearConfig, folder: Path, hashed: bool, change
     path = folder / "my-model-60.manifest"
     record = {**json.loads(path.read_bytes()), **changes}
     del record["sha256"]
-    record["sha256"] = naming._hash_of(record) if hashed else "other"
+    record["sha256"] = layout._hash_of(record) if hashed else "other"
     path.write_text(json.dumps(record))
     before = _content(folder)
     with pytest.raises(LaterVersionError, match=r"60.manifest was made by a later version"):
@@ -168,7 +168,7 @@ def test_a_format_that_is_damaged_is_no_later_version(config: LinearConfig, fold
     path = folder / "my-model-60.manifest"
     path.write_bytes(path.read_bytes().replace(b'"format": 1', b'"format": 3'))
     assert _train(config).step == STEPS
-    assert naming.read_manifest(str(folder), 60) is not None
+    assert layout.read_manifest(str(folder), 60) is not None
 
 
 def test_saves_that_never_succeed_end_the_run(config: LinearConfig, monkeypatch: Patch) -> None:

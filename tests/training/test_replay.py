@@ -15,7 +15,7 @@ import finetune
 import train_cnn
 import train_linear
 import train_mlp
-from checkpoints import naming
+from checkpoints import layout
 from checkpoints.bundle import write_bundle
 from checkpoints.lock import FolderLock
 from checkpoints.reader import CheckpointReader
@@ -54,15 +54,15 @@ def _verdict(config: Any, first: int, last: int, script: Any = train_linear) -> 
 
 def _rewrite(folder: Path, step: int, **changes: Any) -> None:
     """Changes what a manifest says, with a hash that fits, and so all manifests after it."""
-    said = naming.read_manifest(str(folder), step)
+    said = layout.read_manifest(str(folder), step)
     assert said is not None
-    files = {name: naming.digest_file(str(folder / name)) for name in said.files}
+    files = {name: layout.digest_file(str(folder / name)) for name in said.files}
     (folder / f"my-model-{step}.manifest").write_bytes(
-        naming.encode_manifest(said._replace(files=files, **changes))
+        layout.encode_manifest(said._replace(files=files, **changes))
     )
     steps = sorted(int(path.stem[9:]) for path in folder.glob("my-model-*.manifest"))
     for later in [other for other in steps if other > step][:1]:
-        _rewrite(folder, later, previous=naming.previous_manifest(str(folder), step))
+        _rewrite(folder, later, previous=layout.previous_manifest(str(folder), step))
 
 
 def _forge(folder: Path, step: int, name: str, index: Any, value: float) -> Any:
@@ -194,7 +194,7 @@ def test_a_changed_line_of_the_metrics_is_found(
 
 
 def test_another_seed_in_the_manifest_is_found(config: LinearConfig, folder: Path) -> None:
-    said = naming.read_manifest(str(folder), 30)
+    said = layout.read_manifest(str(folder), 30)
     assert said is not None
     other = {**said.config, "seed": 7}
     _rewrite(folder, 30, config=other)
