@@ -33,6 +33,7 @@ from training.config import BFLOAT16, FLOAT32
 
 _ASKED_FOR = 0.97
 _STEPS = 200  # of a default run
+_PICTURES = ("killed", "line", "confusion", "mistakes")
 # A log line and a checkpoint often enough to see where a run was killed.
 _WATCHED = CNN._replace(flags=("--log_every_steps=2", "--save_every_steps=2"))
 
@@ -95,7 +96,7 @@ def _draw(folder: Path, kills: int) -> int:
     _plot("line", "--run=model", f"--output={folder}/line.png")
     _plot("confusion", "--meta=model1", f"--output={folder}/confusion.png")
     _plot("mistakes", "--meta=model1", "--most=4", f"--output={folder}/mistakes.png")
-    for picture in folder.glob("*.png"):
+    for picture in (folder / f"{name}.png" for name in _PICTURES):
         Image.open(picture).convert("RGB").quantize(128).save(picture, optimize=True)
     return 0
 

@@ -195,13 +195,14 @@ def _stopped(trainer: Trainer, path: Path, count: int, seconds: float) -> Iterat
     if not _until(lambda: saved() != begun or _has_ended(child), _END_SECONDS):
         raise RuntimeError(f"the run in {path} does not begin")
     if _has_ended(child):
-        _wait(child)
-        yield "a run was over before it could be stopped"
+        failed = f"LOST: a run ended by itself with {code}" if (code := _wait(child)) else ""
+        yield failed or "a run was over before it could be stopped"
         return
     time.sleep(seconds)
     with suppress(ProcessLookupError):
         os.kill(one, signal.SIGTERM)
-    yield f"stopped by SIGTERM, exit code {_wait(child)}"
+    code = _wait(child)
+    yield f"{'' if code in (0, 143) else 'LOST: '}stopped by SIGTERM, exit code {code}"
 
 
 def _killed(
@@ -217,7 +218,9 @@ def _killed(
     if (code := _wait(child)) == 0:
         return
     took = time.monotonic() - killed
-    yield f"killed one of {count} workers, exit code {code}"
+    # A single one cannot say anything any more; of several, the others end with 1.
+    expected = -signal.SIGKILL if count == 1 else 1
+    yield f"{'' if code == expected else 'LOST: '}killed one of {count} workers, exit code {code}"
     if count > 1 and took <= _ENOUGH_SECONDS:
         yield "the others ended within 5 s"
     if took > _END_SECONDS:

@@ -259,7 +259,9 @@ def log_lines(path: Path | str) -> list[bytes]:
 def lasting(path: Path) -> dict[str, bytes]:
     """Name -> content of the files of a run that must be equal at the end."""
     files = {p.name: p.read_bytes() for p in path.iterdir() if p.name.endswith(LASTING)}
-    return files | {"metrics": b"".join(log_lines(path))}
+    if not (lines := log_lines(path)):
+        raise FileNotFoundError(f"{path} has no metrics to compare")
+    return files | {"metrics": b"".join(lines)}
 
 
 def report(count: int, name: str, run: Callable[[Path], Counter[str]]) -> int:

@@ -143,7 +143,7 @@ def _works(
     runner: Runner, addresses: list[str], rank: int
 ) -> Iterator[tuple[dict[str, Callable[[], object]], int]]:
     """What a worker may be told to do, by name, and the bytes of what it exchanges."""
-    from training.loop import steps_of
+    from training.loop import open_session
     from training.shards import ShardedSession
 
     if runner.workers > 1:
@@ -154,7 +154,7 @@ def _works(
     config = runner.trainer.config("nowhere", *flags)
     os.environ[INTRA_OP_THREADS_VARIABLE] = str(config.run.threads(small_steps=False))
     task = runner.trainer.script.make_task(config)
-    with steps_of(task, config.run, lambda: None) as (session, _):
+    with open_session(task, config.run, lambda: None) as (session, _):
         session.initialize({})
         step = partial(session.train_step, next(task.batches(0, 1)))
         if not isinstance(session, ShardedSession):  # A plain one exchanges nothing.

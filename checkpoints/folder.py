@@ -139,7 +139,8 @@ def explain_if_gone(error: CheckpointError, file: str, flag: str = "--meta") -> 
 def find_variables(path: str, flag: str = "--ckpt") -> str:
     """The prefix of the checkpoint that `path` stands for: of a folder, the newest in it.
 
-    CheckpointError where there is none, or a folder does not say which of several is the newest.
+    CheckpointError, which names the `flag` that gave it, where there is none, or a folder does not
+    say which of several is the newest.
     """
     prefix = layout.prefix_of(path)
     place, base = os.path.split(prefix)
@@ -358,7 +359,7 @@ def after_save(folder: str, newest: int, retention: Retention) -> bool:
 def at_start(folder: str, newest: int | None, retention: Retention) -> Retention:
     """Puts right what a run that was cut short, or damage, has left; returns what is to stay.
 
-    `newest` is the step that was restored, if any.
+    `newest` is the step that was restored, if any. A best that is damaged is not kept as such.
     """
     for step in delete_leftovers(folder):
         logging.info("cleared what was left of an interrupted save of step %d", step)

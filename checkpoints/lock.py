@@ -48,7 +48,7 @@ def _told(descriptor: int) -> str:
     return os.pread(descriptor, 1024, 0).decode(errors="replace").strip() or "another process"
 
 
-@dataclass
+@dataclass(eq=False)
 class FolderLock:
     """The system's lock on `<folder>/.lock`, which ends with the process, however that ends.
 

@@ -278,10 +278,10 @@ class _OldReader:
     @contextmanager
     def _one_error(self) -> Iterator[None]:
         """Makes a ValueError of whatever TensorFlow raises, in its line the prefix as it is."""
-        own = (IndexError, OverflowError, RuntimeError, SystemError, TypeError, ValueError)
+        of_python = (IndexError, OverflowError, RuntimeError, SystemError, TypeError, ValueError)
         try:
             yield
-        except (self._tf.errors.OpError, *own) as error:
+        except (self._tf.errors.OpError, *of_python) as error:
             line = reason(error) or "it cannot be read"
             raise ValueError(line.replace(self._escaped, self._prefix)) from error
 

@@ -85,7 +85,8 @@ class CheckpointWriter:
     """Writes one checkpoint at a time in a thread of its own.
 
     A save that fails, such as on a full disk, is logged and leaves the checkpoints before it as
-    they were; the third failure in a row is raised, or that of the last save. Values that are not
+    they were, and the next save tries again; the third failure in a row is raised, or that of the
+    last save. Values that are not
     finite are not saved, and nothing is written into a folder that is no longer ours.
     """
 
@@ -129,7 +130,8 @@ class CheckpointWriter:
     def save(self, step: int, values: Values, test_accuracy: float | None = None) -> None:
         """Copies the values of all variables and returns while they are being written.
 
-        The save before it is waited for, and raises what went wrong with it, see above.
+        The save before it is waited for. CheckpointError where its values were not finite, its
+        folder is lost, or it is the third in a row that failed; another failure is logged.
         """
         try:
             self._finish_pending()

@@ -48,7 +48,7 @@ def needs(name: str, other: str) -> Together:
     """One flag is given only with another, without which it would change nothing."""
     return Together(
         (name, other),
-        lambda one, two: not one or two not in (None, False),
+        lambda one, two: not one or (two is not None and two is not False),
         f"--{name} needs --{other}",
     )
 

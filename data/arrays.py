@@ -306,9 +306,10 @@ _CHUNK_BYTES = 2**20  # Read at once, so that memory follows what is there, not 
 
 
 def read_idx(path: str, max_bytes: int) -> Array:
-    """The array of an IDX file, gzipped or not: [N, ...] of a dtype of `_IDX_DTYPES`, native.
+    """The array of an IDX file, gzipped or not: [N, ...], N may be 0, in native order.
 
-    Raises DataError where it is no whole IDX file, or has bytes beyond its values or max_bytes.
+    Its dtype is uint8, int8, int16, int32, float32 or float64. DataError where it is no whole IDX
+    file, or has bytes beyond its values or max_bytes.
     """
     with _open(path) as stream:
         packed = stream.read(len(_GZIP_START)) == _GZIP_START

@@ -273,7 +273,8 @@ def row_batches(
 ) -> Iterator[tuple[Array, ...]]:
     """Yields the rows [0, B), [B, 2B), ... of a source without bad ones, which `bad` keeps.
 
-    So batches may be shorter. DataError where a row is bad under STOP, or all are.
+    The last batch may be shorter, and any that had bad ones. DataError where a row is bad under
+    STOP, or all are.
     """
 
     def batch(number: int) -> tuple[Array, ...]:

@@ -229,6 +229,8 @@ class LabelledSource:
     def rows(self, indices: Indices) -> tuple[Array, ...]:
         """The features and labels of these examples, int64 [B], as new arrays [B, ...].
 
+        They are what a batch has: x, float32 unless the file says otherwise, and y.
+
         Several threads may ask at once. BadRowsError where some cannot be read, or are no numbers.
         """
         if isinstance(self.features, np.ndarray):
@@ -302,13 +304,15 @@ class HeldStore:
 
         def ask(first: int) -> None:
             rows = np.arange(first, min(first + _ROWS_PER_TASK, self.shape[0]))
-            try:
-                self.take(rows)
-            except BadRowsError as bad:
-                if not keep_bad:
-                    raise
-                self._errors.update({int(rows[place]): e for place, e in bad.errors.items()})
-                self.take(np.delete(rows, list(bad.errors)))
+            while True:  # One kind of bad rows may be found before another.
+                try:
+                    self.take(rows)
+                    return
+                except BadRowsError as bad:
+                    if not keep_bad:
+                        raise
+                    self._errors.update({int(rows[place]): e for place, e in bad.errors.items()})
+                    rows = np.delete(rows, list(bad.errors))
 
         with ThreadPoolExecutor(self.workers, thread_name_prefix="hold") as executor:
             for _ in executor.map(ask, range(0, self.shape[0], _ROWS_PER_TASK)):

@@ -55,12 +55,13 @@ _ORIENTED = frozenset({"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exi
 def decode_image(
     content: bytes, name: str, size: int = 32, channels: int = 3, *, ignore_exif: bool = False
 ) -> npt.NDArray[np.uint8]:
-    """Decodes an image file, turns it as its EXIF data say, and resizes it to a square, bilinear.
+    """Decodes an image file, and resizes it to a square, bilinear.
 
-    Transparency is dropped, of an animation the first image is taken, and of 16 bits per channel
-    the upper 8. Gives uint8 [size, size, channels], of its own size where that is 0: RGB, or with
-    one channel its brightness. DataError where it is in none of the `FORMATS`, has more than
-    `MAX_PIXELS`, or is damaged or cut short.
+    Unless `ignore_exif`, it is turned as its EXIF data say. Transparency is dropped, of an
+    animation the first image is taken, and of 16 bits per channel the upper 8. Gives uint8 [size,
+    size, channels], of its own size where that is 0: RGB, or with one channel its brightness.
+    DataError where it is in none of the `FORMATS`, has more than `MAX_PIXELS`, or is damaged or cut
+    short.
     """
     kinds = (kind for head, kind in _DECODERS.items() if re.match(head, content, re.DOTALL))
     decoder = next(kinds, None)
@@ -118,7 +119,8 @@ def can_be_fitted(array: Any) -> bool:
 def fit_images(images: Array, size: int, channels: int) -> Array:
     """Makes of images, uint8 [N, H, W], [N, H, W, 1] or [N, H, W, 3], what their files become.
 
-    DataError where that takes too much memory.
+    That is uint8 [N, size, size, channels], of their own size where that is 0. DataError where that
+    takes too much memory.
     """
     height, width = images.shape[1:3]
     _check_pixels("an image of an array", width, height)

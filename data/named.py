@@ -95,6 +95,7 @@ def _checked(images: Array, labels: Array, image_shape: tuple[int, ...]) -> tupl
 
 RAMP_FILE = "data10_4.npz"
 RAMP_LABELS = np.array([0, 0, 1, 1, 2, 2, 3, 3, 2, 0], np.int64)
+RAMP_LABELS.flags.writeable = False
 RAMP_CLASSES = 4
 _MAX_RAMP_BYTES = 1_000_000
 

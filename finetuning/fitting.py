@@ -142,18 +142,18 @@ def make_task(config: FinetuneConfig) -> Task:
     plan, initial = with_model(config, functools.partial(_plan, config))
     handed_over = [initial]  # Once, so that the values are freed as soon as they are assigned.
     with limit.over(IMPORT):
-        most = _batch(plan, config)
+        only_size = _batch(plan, config)
     scale = _scale(plan, config)
     data = open_images(config, config.run, _image_shape(plan), np.float32(scale))
     num_images = len(data.train)
-    batch_size = most or config.batch_size or min(DEFAULT_BATCH_SIZE, num_images)
+    batch_size = only_size or config.batch_size or min(DEFAULT_BATCH_SIZE, num_images)
     order = ShuffledBatches(num_images, batch_size, config.run.seed)
     own = config.run.rows(batch_size)
     examples = TrainingBatches(data.train, order, config.on_bad_image, own=own)
     if config.run.shards > 1:
-        _check_parts(plan, most)
+        _check_parts(plan, only_size)
     with limit.over(IMPORT):
-        graph = base.build(plan, config, data, most)
+        graph = base.build(plan, config, data, only_size)
     description = Description(
         graph.signature_inputs,
         graph.signature_outputs,
@@ -167,7 +167,7 @@ def make_task(config: FinetuneConfig) -> Task:
         batches=examples.of_steps,
         batch_size=batch_size,
         examples="images",
-        test_batches=evaluation_batches(data.test, config.on_bad_image, most),
+        test_batches=evaluation_batches(data.test, config.on_bad_image, only_size),
         last_step=last_step(
             config.train_steps, config.epochs, DEFAULT_STEPS, num_images, batch_size
         ),
@@ -179,11 +179,11 @@ def make_task(config: FinetuneConfig) -> Task:
     )
 
 
-def _check_parts(plan: BasePlan, most: int | None) -> None:
+def _check_parts(plan: BasePlan, only_size: int | None) -> None:
     """TrainingError unless a batch can be trained on in parts."""
-    if most is not None:
+    if only_size is not None:
         raise TrainingError(
-            f"{plan.meta.path} takes {most} images at once, and no part of them: train with "
+            f"{plan.meta.path} takes {only_size} images at once, and no part of them: train with "
             "--shards=1"
         )
     if plan.updates:

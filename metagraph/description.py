@@ -11,11 +11,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from checkpoints.bundle import RESOURCE, STRING, VARIANT, DType, as_dtype, dtype_of
+from checkpoints.index_table import read_varint
 from errors import PredictionError
 
 if TYPE_CHECKING:
@@ -289,6 +291,8 @@ def constant(tensor: TensorProto) -> Array:
         raise TypeError(f"there is no value {dtype} {shape}")
     if tensor.tensor_content and dtype != STRING:
         return np.frombuffer(tensor.tensor_content, dtype.as_numpy_dtype).reshape(shape)
+    if tensor.tensor_content:
+        return np.array(_packed_texts(tensor.tensor_content), object).reshape(shape)
     written = getattr(tensor, _FIELDS.get(dtype, f"{dtype}_val"), tensor.int_val)
     numpy_dtype, missing = dtype.as_numpy_dtype, b"" if dtype == STRING else 0
     if _FIELDS.get(dtype) == "half_val":  # Their bits, as whole numbers.
@@ -301,6 +305,20 @@ def constant(tensor: TensorProto) -> Array:
     if rest > 0:
         values = np.append(values, np.full(rest, values[-1] if len(values) else missing))
     return values.astype(numpy_dtype).reshape(shape)
+
+
+def _packed_texts(content: bytes) -> list[bytes]:
+    """Texts as TensorFlow packs many: the length of each, then their bytes; or ValueError.
+
+    Format: `EncodeStringList` in `tensorflow/core/platform/tensor_coding.cc`.
+    """
+    ends, position = [0], 0
+    while position + ends[-1] < len(content):
+        length, position = read_varint(content, position)
+        ends.append(ends[-1] + length)
+    if position + ends[-1] != len(content):
+        raise ValueError("its texts are cut short")
+    return [content[position + start : position + end] for start, end in pairwise(ends)]
 
 
 def json_value(array: Array) -> Any:

@@ -16,7 +16,7 @@ from errors import TrainingError
 Array: TypeAlias = np.ndarray[Any, Any]
 
 
-@dataclass
+@dataclass(eq=False)
 class ModelGraph:
     """The handles of one training graph.
 
@@ -163,9 +163,9 @@ def dropout(
 
 
 def results(logits: tf.Tensor, classes: str = "classes") -> dict[str, tf.Tensor]:
-    """What a classifier gives, by the names of its signature; `classes` names one operation.
+    """What a classifier gives, by the names of its signature.
 
-    Logits and probabilities are float32 [N, K], classes int64 [N].
+    Logits and probabilities are float32 [N, K], classes int64 [N], of an operation named `classes`.
     """
     return {
         "logits": logits,

@@ -47,7 +47,7 @@ _CODES = {
 _OF_NUMPY = _CODES.keys() - {"bfloat16"} | {"complex128"}
 
 
-class Layout(NamedTuple):
+class AxisOrder(NamedTuple):
     """What becomes of an array: its axes in another order, and perhaps two of them as one."""
 
     name: str | None  # None where nothing is asked of it.
@@ -75,7 +75,7 @@ class Exported(NamedTuple):
     name: str
     was: str
     key: str  # Of its value, which may be that of its moving average.
-    layout: Layout
+    layout: AxisOrder
 
 
 def export_weights(config: ExportConfig) -> Record:
@@ -141,7 +141,7 @@ def _chosen(config: ExportConfig, reader: CheckpointReader) -> tuple[list[Export
                 f"{name} is {spec}, which a file of --to={config.to} does not hold: leave it out "
                 "with --only"
             )
-    layouts = dict.fromkeys(kept, Layout(None))
+    layouts = dict.fromkeys(kept, AxisOrder(None))
     if config.layout is not None:
         shapes = {name: reader.specs[key].shape for name, key in keys.items()}
         with config.limit.over(READING):
@@ -221,18 +221,18 @@ def as_text(record: Record) -> str:
 # How weights lie in PyTorch. A dimension of a filter is H, W (D, of three; K, of one): its place;
 # I: the channels it takes; O: those it gives; M: those that a depthwise one gives for each.
 
-AS_IT_IS, UNKNOWN = Layout("as it is"), Layout("unknown")
-_SWAPPED = Layout("IO -> OI", (1, 0))
+AS_IT_IS, UNKNOWN = AxisOrder("as it is"), AxisOrder("unknown")
+_SWAPPED = AxisOrder("IO -> OI", (1, 0))
 # By operation and rank. A filter of rank 3 gets a first dimension, as `tf.nn.conv1d` has it.
 _FILTERS = {
-    ("Conv2D", 3): Layout("KIO -> OIK", (2, 1, 0)),
-    ("Conv2D", 4): Layout("HWIO -> OIHW", (3, 2, 0, 1)),
-    ("Conv3D", 5): Layout("DHWIO -> OIDHW", (4, 3, 0, 1, 2)),
-    ("DepthwiseConv2dNative", 4): Layout("HWIM -> (IM)1HW", (2, 3, 0, 1), is_depthwise=True),
+    ("Conv2D", 3): AxisOrder("KIO -> OIK", (2, 1, 0)),
+    ("Conv2D", 4): AxisOrder("HWIO -> OIHW", (3, 2, 0, 1)),
+    ("Conv3D", 5): AxisOrder("DHWIO -> OIDHW", (4, 3, 0, 1, 2)),
+    ("DepthwiseConv2dNative", 4): AxisOrder("HWIM -> (IM)1HW", (2, 3, 0, 1), is_depthwise=True),
     # A transposed convolution; the first of its inputs is a shape.
-    ("Conv2DBackpropInput", 3): Layout("KOI -> IOK", (2, 1, 0)),
-    ("Conv2DBackpropInput", 4): Layout("HWOI -> IOHW", (3, 2, 0, 1)),
-    ("Conv3DBackpropInputV2", 5): Layout("DHWOI -> IODHW", (4, 3, 0, 1, 2)),
+    ("Conv2DBackpropInput", 3): AxisOrder("KOI -> IOK", (2, 1, 0)),
+    ("Conv2DBackpropInput", 4): AxisOrder("HWOI -> IOHW", (3, 2, 0, 1)),
+    ("Conv3DBackpropInputV2", 5): AxisOrder("DHWOI -> IODHW", (4, 3, 0, 1, 2)),
 }
 _FLIPS = {  # The attributes that say of the first and second input that it is transposed.
     "MatMul": ("transpose_a", "transpose_b"),
@@ -249,14 +249,14 @@ _MOST_NAMED = 5
 
 def torch_layouts(
     meta: MetaGraphFile, shapes: Mapping[str, Sequence[int]], names: Sequence[str]
-) -> dict[str, Layout]:
+) -> dict[str, AxisOrder]:
     """What becomes of some of the variables of a checkpoint, all of which `shapes` has.
 
     Vectors and single numbers stay as they are. Of the others, what the prediction takes them for
     tells. Raises ToolError where that does not, or tells two things.
     """
     uses = _uses(meta, shapes)
-    found, unknown = dict[str, Layout](), list[str]()
+    found, unknown = dict[str, AxisOrder](), list[str]()
     for name in names:
         own = uses.get(name) or uses.get(name.removesuffix(AVERAGE), set())
         told = {layout for _, layout in own} if len(shapes[name]) > 1 else {AS_IT_IS}
@@ -275,7 +275,7 @@ def torch_layouts(
 
 def _uses(
     meta: MetaGraphFile, shapes: Mapping[str, Sequence[int]]
-) -> Mapping[str, set[tuple[str, Layout]]]:
+) -> Mapping[str, set[tuple[str, AxisOrder]]]:
     """The operations of the prediction that take each variable, with what they tell of it."""
     model = read_model(meta)
     outputs = dict.fromkeys([*model.predict, *model.outputs.values()])
@@ -285,7 +285,7 @@ def _uses(
     names = [node.name for node in graph.node if node.op in VARIABLE_OPS]
     places = checkpoint_keys(meta, names, {key: key for key in shapes})
     keys = {name: place.key for name, place in places.items()}
-    uses = defaultdict[str, set[tuple[str, Layout]]](set)
+    uses = defaultdict[str, set[tuple[str, AxisOrder]]](set)
     for view in views(needed, {op for op, _ in _FILTERS} | _FLIPS.keys() | _LOOKED_UP):
         for node in view.nodes.values():
             if node.op in _SEEN_THROUGH | _NO_USE or any(called(node, library)):
@@ -315,7 +315,7 @@ def _variable(view: View, text: str) -> str | None:
     return None
 
 
-def _told(node: NodeDef, index: int, rank: int) -> Layout:
+def _told(node: NodeDef, index: int, rank: int) -> AxisOrder:
     """What an operation tells of a variable that is its input; `UNKNOWN` where it is nothing."""
     if index == 1 and (node.op, rank) in _FILTERS:
         return _FILTERS[node.op, rank]

@@ -24,7 +24,7 @@ from tensorflow.core.framework.variable_pb2 import VariableDef
 from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo
 from tensorflow.core.protobuf.saver_pb2 import SaverDef
 
-from checkpoints.bundle import as_dtype
+from checkpoints.bundle import STRING, as_dtype
 from errors import CheckpointError, ToolError, nearest_names
 from metagraph.description import constant, format_shape, json_value
 from metagraph.graph import attribute_of, data_inputs
@@ -404,13 +404,15 @@ def _tensor_text(tensor: TensorProto) -> str:
     try:
         dtype = as_dtype(tensor.dtype)
         few = TensorProto(dtype=tensor.dtype)
-        few.tensor_shape.dim.add().size = count
-        few.tensor_content = tensor.tensor_content[: count * dtype.size]
+        packed = tensor.tensor_content if dtype == STRING else b""  # Texts are of any length.
+        few.tensor_shape.dim.add().size = size if packed else count
+        few.tensor_content = packed or tensor.tensor_content[: count * dtype.size]
         width = 2 if dtype.is_complex else 1
         for field, values in tensor.ListFields():
             if field.name.endswith("_val"):
                 getattr(few, field.name).extend(values[: count * width])
-        texts = [json.dumps(value, ensure_ascii=False) for value in json_value(constant(few))]
+        shown = json_value(constant(few)[:count])
+        texts = [json.dumps(value, ensure_ascii=False) for value in shown]
     except (KeyError, TypeError, ValueError):  # A dtype without values, or too few of them.
         return f"{kind}, which cannot be read"
     return f"{kind} = {', '.join([*texts, '...'] if size > count else texts)}"

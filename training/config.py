@@ -5,7 +5,7 @@ import math
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from fractions import Fraction
 from typing import Any, ClassVar, TextIO
 
@@ -244,7 +244,8 @@ class RunConfig:
         choices=(FLOAT32, BFLOAT16),
     )
     flags: str = ""  # Of the run, as `CommandLine.as_file` has them.
-    terminal: TextIO | None = None  # Where progress is shown; None for stderr.
+    # Where progress is shown; None for stderr.
+    terminal: TextIO | None = field(default=None, compare=False, repr=False)
 
     @property
     def bfloat16(self) -> bool:

@@ -165,7 +165,7 @@ class _Watch:
                 self._deadline = min(self._deadline, now + _ENDING_SECONDS)
 
     def _send(self, number: int, _: FrameType | None = None) -> None:
-        """Sends a signal to all workers that are left, such as one that has come here."""
+        """Sends a signal to all workers that are left; it is also what handles one that comes."""
         for child, rank in self._children.items():
             if rank not in self._codes:
                 with suppress(ProcessLookupError):
@@ -185,7 +185,10 @@ class _Watch:
                 ended = f"worker {rank} was ended by {signal.Signals(number).name}"
                 kept = "the checkpoints stay, and the same command goes on from the newest"
                 self._errors.insert(0, f"{ended}; {kept}")
-        exit_with_error(self._errors[0] if self._errors else "a worker has failed", EXIT_FAILED)
+        said = self._errors or ["a worker has failed"]
+        # Of one failure, the worker's own words: those of the others begin with its name.
+        own = [line for line in said if said[0].endswith(line)]
+        exit_with_error(min(own, key=len), EXIT_FAILED)
 
 
 # A network with nothing but the workers.

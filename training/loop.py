@@ -29,7 +29,7 @@ from errors import TrainingError
 from training import resume
 from training.config import RunConfig
 from training.metrics import Metrics, MetricsLog, Profile, Progress, refusals_told
-from training.task import Alone, GraphSession, Task, digest_of, whole_steps
+from training.task import Alone, GraphSession, Task, digest_of, whole_session
 
 if TYPE_CHECKING:
     from training.replay import Witness
@@ -73,7 +73,7 @@ def train(task: Task, config: RunConfig) -> Outcome:
 
         return replay(task, config)
     _say_what_is_slow(config)
-    with StopSignals() as stop, steps_of(task, config, stop.asked) as (session, team):
+    with StopSignals() as stop, open_session(task, config, stop.asked) as (session, team):
         if team.place.rank == 0:
             step = _lead(session, task, config, team)
         else:
@@ -91,7 +91,7 @@ def train(task: Task, config: RunConfig) -> Outcome:
         return Outcome(step, prefix, exit_code, variables)
 
 
-def steps_of(
+def open_session(
     task: Task, config: RunConfig, stop: Callable[[], int | None]
 ) -> "AbstractContextManager[tuple[GraphSession, Alone | Team]]":
     """What makes the steps, and who shares them: of whole batches alone, or of shards.
@@ -99,10 +99,10 @@ def steps_of(
     `stop` gives the signal that asks this process to stop, None while there is none.
     """
     if config.shards == 1:
-        return whole_steps(task, config, stop)
-    from training.team import sharded_steps  # Few runs need it.
+        return whole_session(task, config, stop)
+    from training.team import sharded_session  # Few runs need it.
 
-    return sharded_steps(task, config, stop)
+    return sharded_session(task, config, stop)
 
 
 def _say_what_is_slow(config: RunConfig) -> None:

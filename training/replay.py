@@ -19,7 +19,7 @@ from checkpoints.reader import Array, Restored, restore
 from errors import CheckpointError, TrainingError, first_few
 from training import resume
 from training.config import ALL_STEPS, RunConfig
-from training.loop import Outcome, due, measured, steps_of, train_steps
+from training.loop import Outcome, due, measured, open_session, train_steps
 from training.metrics import LOGS_FOLDER, METRICS_FILE, Metrics, Progress, lines_of, step_of
 from training.task import GraphSession, Task
 
@@ -46,7 +46,7 @@ def replay(task: Task, config: RunConfig) -> Outcome:
     first, last = _steps(path, config.replay or ALL_STEPS)
     until = task._replace(last_step=last)
     with (
-        steps_of(task, config, lambda: None) as (session, alone),
+        open_session(task, config, lambda: None) as (session, alone),
         Progress(until, first, config.terminal) as progress,
     ):
         try:

@@ -66,7 +66,7 @@ class ShardedSession(GraphSession):
 
         TrainingError where the model draws or trains what cannot be cut into rows.
         """
-        self.share = share
+        self.part = share
         # The sums of all workers, for that of this one.
         self.exchange: Callable[[Row], Sequence[Row]] = lambda row: [row]
         self._shapes = [tuple(gradient.shape) for gradient in model.gradients]
@@ -108,7 +108,7 @@ class ShardedSession(GraphSession):
 
     def train_step(self, batch: Batch) -> dict[str, float]:
         """As of `GraphSession`, for the rows of this worker; all workers get the same numbers."""
-        own = self.share.own
+        own = self.part.own
         size = len(batch[0]) // len(own)
 
         def row(number: int) -> Row:
@@ -119,7 +119,7 @@ class ShardedSession(GraphSession):
         shards = range(len(own))
         rows = [*(map(row, shards) if self._pool is None else self._pool.map(row, shards))]
         mean = tree_sum(self.exchange(tree_sum(rows)))
-        mean *= np.float32(1 / self.share.shards)
+        mean *= np.float32(1 / self.part.shards)
         parts = [mean[place] for place in self._places]
         gradients = [part.reshape(s) for part, s in zip(parts, self._shapes, strict=False)]
         values = [*parts[len(gradients) :], *self._update(*gradients)]

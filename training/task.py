@@ -1,6 +1,7 @@
 """What the training loop is given: a graph, its batches, what it begins with, where it ends.
 
-`GraphSession` runs the graph: batches in, losses and the values of variables out.
+`GraphSession` runs the graph: batches in, losses and the values of variables out. `Alone` stands
+in for the workers of a run that has no others.
 """
 
 import hashlib
@@ -209,6 +210,7 @@ class GraphSession:
         predicted = model.graph.get_collection(PREDICT_COLLECTION)[:1]
         classes = predicted[0].shape[-1] if predicted and predicted[0].shape.rank else 0
         self._num_classes = classes if classes and classes <= _MOST_CLASSES else 0
+        self._evaluate = None
         if model.accuracy is not None:
             results = [model.accuracy, *predicted]
             self._evaluate = make_fed_callable(self._session, model.inputs, results)
@@ -257,9 +259,11 @@ class GraphSession:
     def evaluate(self, batches: Iterable[Batch]) -> Evaluation:
         """Evaluates on all examples of `batches`, with dropout off.
 
-        It is the moving averages that are evaluated, where there are some. The model must have an
-        accuracy. ValueError where there is no example.
+        It is the moving averages that are evaluated, where there are some. ValueError where the
+        model has no accuracy, or there is no example.
         """
+        if self._evaluate is None:
+            raise ValueError("this model has no accuracy")
         correct, count, classes = 0, 0, self._num_classes
         confusion = np.zeros((classes, classes), np.int64) if classes else None
         with self._averaged():
@@ -318,7 +322,7 @@ class Alone:
 
 
 @contextmanager
-def whole_steps(
+def whole_session(
     task: Task, config: RunConfig, stop: Callable[[], int | None]
 ) -> Iterator[tuple[GraphSession, Alone]]:
     """The session whose step takes the whole batch at once, which no other worker shares."""

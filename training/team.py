@@ -48,7 +48,7 @@ class LostError(TrainingError):
 class Team:
     """All workers of a run, as one of them is in touch with them."""
 
-    session: ShardedSession  # Whose rows are exchanged; `sharded_steps` gives it.
+    session: ShardedSession  # Whose rows are exchanged; `sharded_session` gives it.
 
     def __init__(
         self, place: Place, stop: Callable[[], int | None], start_timeout: float, timeout: float
@@ -119,7 +119,7 @@ class Team:
             session.initialize(found)
         step = int(session.variables()[resume.STEP])
         if step < task.last_step:
-            first = slice(0, task.batch_size // session.share.shards)
+            first = slice(0, task.batch_size // session.part.shards)
             with closing(task.batches(step, step + 1, first)) as batches:
                 row = session.first_row(next(batches))
             self.compare(lambda: hashlib.sha256(row).digest(), "its first gradient")
@@ -139,7 +139,7 @@ class Team:
                 self._differs(rank, f"{what} has other bytes: is it another kind of processor?")
 
     def share(self, content: bytes) -> bytes:
-        """The content that worker 0 gives, for all."""
+        """The content that worker 0 gives, for all; that of the others is not looked at."""
         length = np.array([len(content)], np.int64)
         (size,) = self._turn(0, length.tobytes())[0][_HEADER : _HEADER + 2].view(np.int64)
         room, pieces = 4 * self._words, []
@@ -280,7 +280,7 @@ class Team:
 
 
 @contextmanager
-def sharded_steps(
+def sharded_session(
     task: Task, config: RunConfig, stop: Callable[[], int | None]
 ) -> Iterator[tuple[ShardedSession, Alone | Team]]:
     """The session whose step adds up shards, and the workers that share these, if there are more.

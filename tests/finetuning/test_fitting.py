@@ -222,7 +222,7 @@ def test_a_stranger_s_dropout_is_cut_into_rows(finetune_config: Config, tmp_path
             meta, "features", batch_size=8, shards=shards, train_feed=("share=0.5",)
         )
         task = make_task(config)
-        with loop.steps_of(task, config.run, lambda: None) as (session, _):
+        with loop.open_session(task, config.run, lambda: None) as (session, _):
             session.initialize(task.initial_values().values)
             losses.append([session.train_step(b)["loss"] for b in task.batches(0, 3)])
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
