@@ -10,7 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -313,9 +313,10 @@ def _packed_texts(content: bytes) -> list[bytes]:
     Format: `EncodeStringList` in `tensorflow/core/platform/tensor_coding.cc`.
     """
     ends, position = [0], 0
-    while position + ends[-1] < len(content):
-        length, position = read_varint(content, position)
-        ends.append(ends[-1] + length)
+    with suppress(IndexError):  # Within a length; what there is then does not add up.
+        while position + ends[-1] < len(content):
+            length, position = read_varint(content, position)
+            ends.append(ends[-1] + length)
     if position + ends[-1] != len(content):
         raise ValueError("its texts are cut short")
     return [content[position + start : position + end] for start, end in pairwise(ends)]

@@ -180,7 +180,7 @@ def import_graph(
 
 
 def tensor_of(graph: tf.Graph, name: str) -> tf.Tensor:
-    """The tensor of a full name, of an imported node; CheckpointError where it has no such output."""
+    """The tensor of a name such as `x:0`; CheckpointError where its node has no such output."""
     node, outputs = node_of(name), graph.get_operation_by_name(node_of(name)).outputs
     if output_index(name) >= len(outputs):
         raise CheckpointError(f"there is no tensor {name} (outputs of {node}: {len(outputs)})")

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from data.arrays import NpyStore, open_npy, read_idx, read_npy, read_npz
+from data.files import HeldStore
 from errors import BadRowsError
 from tests.conftest import Patch
 from tests.data.conftest import error_line
@@ -334,6 +335,16 @@ def test_no_more_than_the_rows_is_in_memory(tmp_path: Path) -> None:
         file.write(b"\x07")
     taken = NpyStore(str(tmp_path / "x.npy"), (row_bytes,)).take(np.array([0, rows - 1]))
     assert taken[:, -1].tolist() == [0, 7]
+
+
+def test_rows_that_are_gone_and_rows_that_are_no_numbers_are_skipped(tmp_path: Path) -> None:
+    array = (PIXELS / 255).astype(np.float64)
+    array[7, 0, 0] = np.nan
+    rows, path = store(tmp_path, array), tmp_path / "x.npy"
+    os.truncate(path, path.stat().st_size - array[:10].nbytes)
+    held = HeldStore(rows, len(array))
+    assert sorted(held.fill(keep_bad=True)) == [7, *range(40, 50)]
+    assert np.array_equal(held.take(np.arange(8, 40)), array[8:40].astype(np.float32))
 
 
 def test_rows_that_are_gone_or_no_numbers_are_named(tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.framework.tensor_pb2 import TensorProto
 
 from errors import PredictionError
-from metagraph.description import fit, json_value
+from metagraph.description import constant, fit, json_value
 from tests.metagraph.made import refused
 from tests.prediction.conftest import info
 
@@ -101,6 +102,23 @@ def test_a_resource_cannot_be_fed() -> None:
 )
 def test_json_value(array: Any, expected: str) -> None:
     assert json.dumps(json_value(array), ensure_ascii=False, allow_nan=False) == expected
+
+
+def test_packed_texts_are_as_tensorflow_reads_them() -> None:
+    texts = [b"a", b"", b"longer " * 40, b""]
+    content = b"\x01\x00\x98\x02\x00" + b"".join(texts)
+    packed = TensorProto(dtype=tf.string.as_datatype_enum, tensor_content=content)
+    packed.tensor_shape.dim.add().size = 4
+    found = constant(packed)
+    assert found.tolist() == texts
+    serialized = packed.SerializeToString()
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        read = session.run(tf.io.parse_tensor(serialized, tf.string))
+    assert read.tolist() == found.tolist()
+    for damaged in (content[:-1], content[:3], b"\xff" * 20, b"\x81"):
+        packed.tensor_content = damaged
+        with pytest.raises(ValueError, match=r"cut short|too long|reshape"):
+            constant(packed)
 
 
 def test_float32_reads_back_to_the_bit() -> None:
