@@ -1,6 +1,7 @@
 """Files: written so that they are whole or absent, listed, read up to a limit.
 
-All that reads or changes files of checkpoints or data goes through here. A path with `://` in it,
+What reads or changes files of checkpoints or data goes through here, but for locks and the rows of
+large .npy files, which need a descriptor. A path with `://` in it,
 such as `gs://bucket/f`, is for TensorFlow's file systems; all others are read without TensorFlow.
 What a file system refuses is an OSError either way.
 """
@@ -28,12 +29,12 @@ NOT_SUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.ENOL
 
 
 def is_local(path: str) -> bool:
-    """Whether `path` is on a disk that fsync can flush."""
+    """Whether the operating system opens `path`, and can flush it: it has no `://`."""
     return "://" not in path
 
 
 class FileStat(NamedTuple):
-    """The size of a file in bytes, when it was changed (seconds since 1970), and if it is none."""
+    """A file's size in bytes, when it was changed (seconds since 1970), and if it is a folder."""
 
     size: int
     changed: float
@@ -188,7 +189,7 @@ def set_aside(path: str) -> str:
 
 
 def content_of(path: str, count: int = -1) -> bytes | None:
-    """What is in a file, or its first bytes; None where there is none, nothing of a device."""
+    """What is in a file, or its first `count` bytes; None for no file, no bytes for a device."""
     if is_endless(path):
         return b""
     try:
@@ -225,9 +226,9 @@ def is_utf8(name: str) -> bool:
 
 
 def names_in(path: str) -> list[str]:
-    """As `listed`, without what is no checkpoint's; or a CheckpointError.
+    """As `listed`, without names that no checkpoint has; CheckpointError where it cannot be read.
 
-    That is what is not UTF-8, and `._name`, where a Mac keeps what it says of a file.
+    Those are what is not UTF-8, and `._name`, where a Mac keeps what it says of a file.
     """
     try:
         return [name for name in listed(path) if is_utf8(name) and not name.startswith("._")]

@@ -113,7 +113,7 @@ def make_task(config: CnnConfig) -> "Task":
 
     Raises:
       DataError: the images cannot be used.
-      TrainingError: the warm-up is longer than the run.
+      TrainingError: with --schedule=cosine, the warm-up is as long as the run, or longer.
     """
     from data.batches import ShuffledBatches, TrainingBatches, evaluation_batches
     from models import cnn

@@ -87,8 +87,8 @@ def runs_by_age(folder: str, names: Collection[str]) -> list[tuple[float, list[s
 def newest_of(folder: str, names: Collection[str]) -> list[str]:
     """The newest of some checkpoints in a folder; several, one of each run, where nothing tells.
 
-    Of several runs it is that of which the state file names a checkpoint, or that was written last:
-    files that were copied within a second do not tell.
+    Among several runs the state file decides, or else the time of the last write; files that were
+    written within a second of each other decide nothing.
     """
     runs = runs_by_age(folder, [name for name in names if _is_ours(name)] or names)
     if len(runs) > 1:
@@ -283,7 +283,11 @@ def named_checkpoint(path: str) -> str | None:
 
 
 class Retention(NamedTuple):
-    """Which checkpoints stay."""
+    """Which checkpoints stay.
+
+    Another rule is a field here, a line of `steps_to_delete`, and one of `by_manifest` where it
+    reads manifests; a flag in training/config.py, and an argument in training/resume.py.
+    """
 
     max_to_keep: int  # The newest that stay, at least 1; 0 keeps all.
     every_n_hours: float = 0.0  # Beside them, the first of each such span; 0 keeps none.
@@ -338,7 +342,7 @@ def _saved(folder: str, step: int) -> Saved:
 
 
 def after_save(folder: str, newest: int, retention: Retention) -> bool:
-    """Writes the state file, then lets the oldest checkpoints go; returns whether it was another.
+    """Writes the state file, then lets the oldest checkpoints go; returns whether it has changed.
 
     What is later than `newest` was stepped over as damaged: it neither takes the place of a good
     one nor goes before it is written again. What another process reads goes with a later save.

@@ -1,6 +1,7 @@
 """Saves checkpoints beside the training: copied values in, a committed checkpoint on disk out.
 
-Also the meta graph that goes with them, and how a session is called for the values. Format:
+It also makes the meta graph that goes with them, and the call by which a session gives values.
+Format:
 `tensorflow/core/protobuf/meta_graph.proto`.
 """
 
@@ -85,9 +86,9 @@ class CheckpointWriter:
     """Writes one checkpoint at a time in a thread of its own.
 
     A save that fails, such as on a full disk, is logged and leaves the checkpoints before it as
-    they were, and the next save tries again; the third failure in a row is raised, or that of the
-    last save. Values that are not
-    finite are not saved, and nothing is written into a folder that is no longer ours.
+    they were; the next save tries again. The third failure in a row is raised, or that of the last
+    save. Values that are not finite are not saved, and nothing is written into a folder that is no
+    longer ours.
     """
 
     def __init__(

@@ -1,9 +1,10 @@
 """Runs a script: parses its flags, prints errors as one line, ends with the right exit code.
 
 The script works in a child process, as TensorFlow ends its process where it fails a check of its
-own, and the system where memory runs out: only the parent can tell that in a line. It forks before
-anything large is imported, passes signals on, and ends with the child's exit code. The child's
-stderr goes through it, since libraries write there what they have from a stranger's file.
+own, and the system where memory runs out: only the parent can tell that in a line. The script forks
+before anything large is imported; the parent passes signals on, and ends with the child's exit
+code. The child's stderr goes through the parent, since libraries write there what they have from a
+stranger's file.
 """
 
 import logging as standard_logging
@@ -46,10 +47,9 @@ _LAST_WORDS_BYTES = 4096
 _MOST_OF_A_LINE = 1 << 16  # Characters that are passed on at once.
 # What TensorFlow 2.21 writes when it fails a check of its own: why, then a line for each caller.
 _FATAL = re.compile(r"F\d{4} [^]]*\] (.*)|\*\*\* Check failure | +@ +0x")
-# What it prints on every machine while it is imported and looks for devices: information, warnings,
-# the notice that they come early, the failed search for a GPU driver. Whoever asks for a lower
-# TF_CPP_MIN_LOG_LEVEL than 2 is shown it.
-# So does what it says where a worker of several has ended, of which there is a line of ours.
+# These lines are left out, unless TF_CPP_MIN_LOG_LEVEL is below 2. TensorFlow prints them on every
+# machine while it looks for devices: information, warnings, the failed search for a GPU driver. Its
+# lines on a worker that has ended are among them, as there is one of ours.
 _CHATTER = re.compile(
     r"[IW]\d{4} |WARNING: All log messages before absl::Init|E\d{4} .*\bcuInit\b"
     r"|E\d{4} .*\b(?:ring_alg|base_collective_executor)\.cc|Additional GRPC error|:UNKNOWN:"
@@ -60,7 +60,8 @@ _CONTAINER = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
 )
-# The stacks of TensorFlow's threads count, used or not: four threads a processor of 8 MiB, twice.
+# The stacks of TensorFlow's threads count, used or not: those of four threads a processor take
+# 32 MiB, and twice that is allowed.
 _STACKS_BYTES = 64 << 20
 
 
@@ -90,9 +91,10 @@ class Supervisor:
     def __init__(self, needs_less: str | None = None, *, waits_for_stop: bool = False) -> None:
         """Prepares one for `run`.
 
-        A script `needs_less` memory by such as `give it less at a time`; None is for one without a
-        limit, which reads nothing of strangers. A trainer `waits_for_stop`: at a signal it may take
-        its time to save what it has; a second SIGINT gives it `STOP_SECONDS`.
+        `needs_less` says how the script can be made to need less memory, such as `give it less at a
+        time`; None is for one that reads nothing of strangers, and has no limit. A trainer
+        `waits_for_stop`: at a signal it may take its time to save what it has; a second SIGINT
+        gives it `STOP_SECONDS`.
         """
         self._needs_less = needs_less
         self._waits_for_stop = waits_for_stop
@@ -106,8 +108,8 @@ class Supervisor:
         """Forks, and returns in the child only: the parent exits when the child has ended.
 
         The child may allocate `memory_limit_mb` MiB; 0 is no limit, None what memory there is.
-        Returns what `exit_at_signals` does. Raises OSError where the system starts no further
-        process.
+        Returns the signals that come from then on; a trainer, which asks for them itself, gets none
+        here. Raises OSError where the system starts no further process.
         """
         if hasattr(os, "fork"):
             self._fork()

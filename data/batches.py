@@ -229,7 +229,7 @@ class TrainingBatches:
         own: slice = _ALL,
         augmented: bool = False,
     ) -> None:
-        """`own` are the rows of a batch that this worker takes; `augment` may change its images."""
+        """`own` are this worker's rows of a batch; images may be `augmented`, as `augment` does."""
         self._source, self._order, self._own = source, order, own
         self._bad, self._is_augmented = BadSoFar(on_bad), augmented
 

@@ -44,6 +44,7 @@ _DECODERS: dict[bytes, type[ImageFile]] = {
     rb"GIF8[79]a": GifImageFile,
     rb"RIFF.{4}WEBP": WebPImageFile,
 }
+# A new format is an entry above and in both of these; the help of --input lists them, too.
 FORMATS = "PNG, JPEG, BMP, WebP or GIF"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif")
 # A run-length code of BMP may skip so many rows at once, for which Pillow takes memory.

@@ -1,6 +1,6 @@
 """What is known of a model and its tensors before anything runs, whatever file it is in.
 
-Also how arrays are made to fit a tensor, without loss of meaning, and JSON of them. Nothing here
+It also makes arrays fit a tensor, without loss of meaning, and turns them into JSON. Nothing here
 needs TensorFlow, nor its protos.
 """
 
@@ -27,7 +27,7 @@ Array = np.ndarray[Any, Any]
 
 
 class TensorInfo(NamedTuple):
-    """What is known of a tensor such as `x:0` before anything runs; it has no reference type.
+    """What is known of a tensor such as `x:0` before anything runs; its dtype is no reference.
 
     A dimension that is not known is None, and so is the shape where its rank is not known.
     """
@@ -56,7 +56,7 @@ def format_shape(shape: Any) -> str:
 
 
 def fits_shape(shape: Sequence[int | None] | None, sizes: Sequence[int | None]) -> bool:
-    """Whether what has these sizes may be of a shape; of either, not all may be known."""
+    """Whether `sizes` can be of `shape`; a None in either stands for any size."""
     if shape is None:
         return True
     same = len(shape) == len(sizes)
@@ -175,7 +175,7 @@ _REGISTERED = 2  # NumPy's mark of a dtype that another package has added.
 
 
 def fit(value: Array, info: TensorInfo, source: str) -> Array:
-    """`value`, which a person gave at `source`, as `fit_dtype` has it, of the tensor's shape."""
+    """Checks the shape of `value`, and converts it by `fit_dtype`; `source` names it in errors."""
     if not fits_shape(info.shape, value.shape):
         raise PredictionError(
             f"{source}: {info.name} takes {info.dtype.name} {format_shape(info.shape)}, "
@@ -284,7 +284,10 @@ _FIELDS = {
 
 
 def constant(tensor: TensorProto) -> Array:
-    """The value of a constant, its last one repeated; or TypeError or ValueError."""
+    """The value of a constant, of the shape that is said there; the last one written is repeated.
+
+    TypeError where its dtype has no values, ValueError where they do not fill the shape.
+    """
     dtype = as_dtype(tensor.dtype)
     shape = [dim.size for dim in tensor.tensor_shape.dim]
     if dtype in (RESOURCE, VARIANT) or min(shape, default=0) < 0:

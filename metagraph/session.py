@@ -1,7 +1,8 @@
 """A graph from a meta graph file, with the values of its checkpoint, ready to run.
 
 Only the nodes that the fetched tensors need are imported. Operations of our own assign the
-variables; the file's own restore, save and initializer operations are never run.
+variables: the file's restore and save operations and the initializers of its variables are never
+run; that of a lookup table is, once it is checked.
 """
 
 from __future__ import annotations

@@ -318,8 +318,8 @@ def _averages(
 
 
 # The learning rate as a function of `global_step` alone. Another schedule is a field of `Schedule`,
-# an entry of its identity, a line of `scheduled`, a name in training/config.py, and what
-# train_cnn.py makes of --schedule (`_LEARNING_RATES`, `_schedule`).
+# an entry of its identity, a line of `scheduled`, a name in training/config.py, and in train_cnn.py
+# one of the choices of --schedule and what is made of it (`_LEARNING_RATES`, `_schedule`).
 
 
 @dataclass(frozen=True)
@@ -350,10 +350,12 @@ CONSTANT = Schedule()
 def scheduled(peak: float, schedule: Schedule, step: tf.Variable) -> float | tf.Tensor:
     """The learning rate of the update that follows `step` others.
 
-    With w warm-up steps and T the last one, update k (from 0) has the rate
+    With w warm-up steps and the run's last step T, update k (from 0) has the rate
 
       peak * (k + 1) / w                                  where k < w,
       peak * (1 + cos(pi * (k - w) / (T - w))) / 2        from there on, 0 from k = T on.
+
+    Without `cosine_to`, the rate stays `peak` from k = w on.
 
     The first line is the gradual warm-up of Goyal et al., "Accurate, large minibatch SGD" (2017),
     section 2.2; the second the cosine annealing of Loshchilov and Hutter, "SGDR" (ICLR 2017),

@@ -151,7 +151,7 @@ def open_npy_input(path: str, target: Target) -> RowInputs:
 def open_npz_input(path: str, target: Target) -> RowInputs:
     """The rows X of an .npz file, and for a classifier the labels Y; see `open_array`.
 
-    As in training, they may have other names, and images are resized; those to test on are taken.
+    The names may be others, as in training. Images are resized; of two splits, the test's is taken.
     """
     arrays: dict[str, Array] = read_npz(path, target.max_bytes)
     *_, x, y = example_keys(arrays)
@@ -416,7 +416,7 @@ _READERS: Mapping[str, Callable[[str, Target], RowInputs]] = {
 
 
 def open_files(paths: Sequence[str], target: Target) -> RowInputs:
-    """Opens what is given for one tensor: of several, each is a row, as of `open_images`."""
+    """Opens the files for one tensor; of several, each is an image and becomes one row."""
     if len(paths) == 1:
         return open_input(paths[0], target)
     for path in paths:

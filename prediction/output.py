@@ -266,7 +266,7 @@ def write_outputs(path: str, outputs: Outputs, row_names: Sequence[str]) -> None
     .npz: arrays, strings as fixed-width bytes. .json: an object of nested lists. .csv: a header,
     then a line per row with a column `row` (its name) and one for each value of it. Raises
     PredictionError where the file cannot hold them, DataError where the file system refuses, as
-    when the disk is full. Nothing is left of the file.
+    when the disk is full; after either, nothing is left of the file.
     """
     suffix = os.path.splitext(path)[1].lower()
     if suffix == ".csv":

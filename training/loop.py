@@ -49,7 +49,7 @@ class Outcome(NamedTuple):
 
 
 def train(task: Task, config: RunConfig) -> Outcome:
-    """Trains to the task's last step; continues where the folder's newest checkpoint stands.
+    """Trains to the task's last step; continues from the folder's newest good checkpoint.
 
     Where several workers train, worker 0 has the folder, and gives the others what they begin with.
     With `config.replay`, nothing is trained but in memory; see `training.replay.replay`.
@@ -319,7 +319,7 @@ ECHO_SECONDS = 0.5  # Who started the process may pass on a Ctrl-C that it was s
 
 
 class StopSignals:
-    """While entered, the first signal is noted and the second SIGINT ends the process at once.
+    """While entered, the first signal is noted, and a SIGINT after it ends the process at once.
 
     One that comes within `ECHO_SECONDS` of the first counts as the same.
     """

@@ -99,8 +99,8 @@ def begin_with(
 def _check_nothing_is_lost(config: RunConfig, save_every: int | Fraction) -> None:
     """Warns where the newest checkpoint is gone; TrainingError where all are, unless that is meant.
 
-    A run that never had one may have written metrics, but not of more steps than there are until
-    its third save in a row has failed, which the fourth finds.
+    A run may have metrics and no checkpoint, where its saves have failed. The third failure in a
+    row ends it at its fourth save: metrics of more steps mean that checkpoints are gone.
     """
     path = config.ckpt_dir
     state = os.path.join(path, layout.STATE_FILE)

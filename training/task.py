@@ -90,23 +90,23 @@ class Task(NamedTuple):
 
     Attributes:
       meta_graph: the model's serialized MetaGraphDef, saved with each checkpoint.
-      batches: gives the batches of the steps [start, stop), each a function of its step alone: of
-        each the rows that are this worker's, or those of a slice, the third argument.
+      batches: gives the batches of the steps [start, stop), each a function of its step alone. Of
+        each it gives this worker's rows, or those that a slice, its third argument, asks for.
       batch_size: examples in each of them.
       examples: what an example is called in the log, such as "images".
       test_batches: gives the batches of the whole test split; None where there is none.
       last_step: updates done when the run is finished.
       log_every_steps: the interval between two log lines; a part of a step is rounded up.
       identity: what the run's numbers follow from (model, data, seed, ...); JSON values.
-      epoch_steps: steps of one pass over the examples, after each of which a run is saved whose
-        config does not say when; None saves such a run only at its end.
+      epoch_steps: the steps of one epoch. A run whose config does not say when to save is saved
+        after each; with None, only at its end.
       initial_values: reads the values that variables begin with in place of initial ones.
       logged_variables: names of variables of one number each, whose values stand in each log line,
         and before the first step in one of their own.
       write_data: puts the examples into the run's folder, once that is locked and known to be of
         this run; None for nothing to put.
-      predict_with: what predict.py is given beside the checkpoint; nothing where it has rows of
-        its own for a demonstration.
+      predict_with: the flags that the line "predict with" adds; none where predict.py has rows of
+        its own to show.
     """
 
     model: TrainableGraph
