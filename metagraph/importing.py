@@ -237,16 +237,17 @@ _OF_CONSTANTS |= {f"Scatter{n}{op}": f"TensorScatter{op}" for op in _SCATTERED f
 
 def take_by_value(graph_def: GraphDef) -> list[str]:
     """Has what takes constants for variables take values, in place; returns its nodes."""
-    nodes, found = {node.name: node for node in graph_def.node}, dict[str, int]()
+    nodes = {node.name: node for node in graph_def.node}
+    found = list[tuple[NodeDef, int]]()  # A damaged graph may have two nodes of one name.
     for node in graph_def.node:
         takes_values = node.op in _PASSED and attribute_of(node, "T").type != DT_RESOURCE
         inputs = data_inputs(node) if node.op in _OF_CONSTANTS and not takes_values else []
         taken = source(View(nodes), inputs[0], _OF_CONSTANTS) if inputs else None
         if taken is not None and taken.node.op == "Const":  # In place of a variable.
-            found[node.name] = attribute_of(taken.node, "dtype").type
-    for name, dtype in found.items():
-        _take_by_value(graph_def, nodes[name], dtype)
-    return [*found]
+            found.append((node, attribute_of(taken.node, "dtype").type))
+    for node, dtype in found:
+        _take_by_value(graph_def, node, dtype)
+    return [node.name for node, _ in found]
 
 
 def _take_by_value(graph_def: GraphDef, node: NodeDef, dtype: int) -> None:

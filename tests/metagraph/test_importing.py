@@ -256,6 +256,19 @@ def test_constants_in_place_of_variables_are_taken_by_value(
         np.testing.assert_array_equal(run(meta, ["y:0"], fed)[0], value)
 
 
+def test_of_two_nodes_of_one_name_each_is_what_it_is() -> None:
+    """The names of a damaged graph need not tell its nodes apart."""
+    graph_def = GraphDef(
+        node=[
+            NodeDef(name="c", op="Const"),
+            NodeDef(name="a", op="RefIdentity", input=["c"]),
+            NodeDef(name="a", op="RestoreV2"),
+        ]
+    )
+    assert take_by_value(graph_def) == ["a"]
+    assert [node.op for node in graph_def.node] == ["Const", "Identity", "RestoreV2"]
+
+
 def test_references_to_variables_stay() -> None:
     def build() -> None:
         w = v1.get_variable("w", initializer=[1.0, 2.0], use_resource=False)
