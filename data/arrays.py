@@ -8,7 +8,6 @@ import csv
 import functools
 import gzip
 import io
-import itertools
 import math
 import os
 import struct
@@ -213,11 +212,15 @@ class NpyRows:
             return rows
         memory: Array = rows.view(np.uint8).reshape(len(rows), self._row_bytes)
         breaks = np.flatnonzero(np.diff(indices) != 1) + 1  # Others lie beside each other.
+        edges = [0, *breaks.tolist(), len(rows)]
+        starts = (self._start + indices[edges[:-1]] * self._row_bytes).tolist()
         errors = {}
         try:
-            for first, end in itertools.pairwise([0, *breaks.tolist(), len(rows)]):
-                count = self._whole_rows(memory[first:end], int(indices[first]))
-                for position in range(first + count, end):
+            for first, end, start in zip(edges[:-1], edges[1:], starts, strict=True):
+                part = memory[first:end]
+                if self._read_at((part,), start) == part.nbytes:
+                    continue  # As nearly always.
+                for position in range(first + self._whole_rows(part, start), end):
                     errors[position] = DataError(
                         f"{self.path}: row {indices[position]} is not there any more; "
                         "the file was cut short after it was opened"
@@ -228,13 +231,12 @@ class NpyRows:
             raise BadRowsError(errors)
         return rows
 
-    def _whole_rows(self, rows: Array, index: int) -> int:
-        """Reads rows from one on, in as many parts as the system gives; how many there are."""
+    def _whole_rows(self, rows: Array, start: int) -> int:
+        """Reads rows in as many parts as the system gives; how many of them are there."""
         left: Array = rows.reshape(-1)
-        start = self._start + index * self._row_bytes
         while len(left) and (count := self._read_at((left,), start)):
             left, start = left[count:], start + count
-        return (rows.size - len(left)) // self._row_bytes if len(left) else len(rows)
+        return (rows.size - len(left)) // self._row_bytes
 
 
 def _seek_and_read(
@@ -244,7 +246,7 @@ def _seek_and_read(
     with lock, files.refusals_as_data_errors(path):
         stream.seek(start)
         content = stream.read(places[0].nbytes)
-    places[0][: len(content)] = np.frombuffer(content, np.uint8)
+    places[0].reshape(-1)[: len(content)] = np.frombuffer(content, np.uint8)
     return len(content)
 
 
