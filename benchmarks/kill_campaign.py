@@ -195,8 +195,9 @@ def _stopped(trainer: Trainer, path: Path, count: int, seconds: float) -> Iterat
     if not _until(lambda: saved() != begun or _has_ended(child), _END_SECONDS):
         raise RuntimeError(f"the run in {path} does not begin")
     if _has_ended(child):
-        failed = f"LOST: a run ended by itself with {code}" if (code := _wait(child)) else ""
-        yield failed or "a run was over before it could be stopped"
+        code = _wait(child)
+        by_itself = f"LOST: a run ended by itself with {code}"
+        yield by_itself if code else "a run was over before it could be stopped"
         return
     time.sleep(seconds)
     with suppress(ProcessLookupError):

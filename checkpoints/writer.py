@@ -1,8 +1,7 @@
 """Saves checkpoints beside the training: copied values in, a committed checkpoint on disk out.
 
 It also makes the meta graph that goes with them, and the call by which a session gives values.
-Format:
-`tensorflow/core/protobuf/meta_graph.proto`.
+Format: `tensorflow/core/protobuf/meta_graph.proto`.
 """
 
 from __future__ import annotations
@@ -53,11 +52,8 @@ def export_meta_graph(graph: tf.Graph, description: Description) -> bytes:
             clear_devices=True,
             strip_default_attrs=True,
         )
-        signature = (
-            tf.compat.v1.saved_model.predict_signature_def(  # As TensorFlow Serving reads it.
-                description.inputs, description.outputs
-            )
-        )
+        sign = tf.compat.v1.saved_model.predict_signature_def  # As TensorFlow Serving reads it.
+        signature = sign(description.inputs, description.outputs)
     meta_graph.signature_def[layout.SIGNATURE].CopyFrom(signature)
     scale, data = description.input_scale, description.trained_on
     for name, kind, values in (

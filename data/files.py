@@ -85,9 +85,8 @@ def retried(read: Callable[[str], T], path: str) -> T:
         return read(path)
     except DataError as error:
         folder = os.path.dirname(path) or "."
-        if not file_io.is_folder(folder) or not (
-            "://" in folder or os.access(folder, os.R_OK | os.X_OK)
-        ):
+        is_open = "://" in folder or os.access(folder, os.R_OK | os.X_OK)
+        if not (file_io.is_folder(folder) and is_open):
             raise RefusedError(
                 f"{error}: its folder cannot be reached; see to its disk, mount or permissions, "
                 "then run the same line again"
@@ -229,9 +228,8 @@ class LabelledSource:
     def rows(self, indices: Indices) -> tuple[Array, ...]:
         """The features and labels of these examples, int64 [B], as new arrays [B, ...].
 
-        They are what a batch has: x, float32 unless the file says otherwise, and y.
-
-        Several threads may ask at once. BadRowsError where some cannot be read, or are no numbers.
+        They are what a batch has, x as float32 and y. Several threads may ask at once.
+        BadRowsError where some cannot be read, or are no numbers.
         """
         if isinstance(self.features, np.ndarray):
             features: Array = self.features.take(indices, axis=0)

@@ -292,10 +292,10 @@ def constant(tensor: TensorProto) -> Array:
     shape = [dim.size for dim in tensor.tensor_shape.dim]
     if dtype in (RESOURCE, VARIANT) or min(shape, default=0) < 0:
         raise TypeError(f"there is no value {dtype} {shape}")
-    if tensor.tensor_content and dtype != STRING:
-        return np.frombuffer(tensor.tensor_content, dtype.as_numpy_dtype).reshape(shape)
-    if tensor.tensor_content:
-        return np.array(_packed_texts(tensor.tensor_content), object).reshape(shape)
+    if content := tensor.tensor_content:
+        if dtype == STRING:
+            return np.array(_packed_texts(content), object).reshape(shape)
+        return np.frombuffer(content, dtype.as_numpy_dtype).reshape(shape)
     written = getattr(tensor, _FIELDS.get(dtype, f"{dtype}_val"), tensor.int_val)
     numpy_dtype, missing = dtype.as_numpy_dtype, b"" if dtype == STRING else 0
     if _FIELDS.get(dtype) == "half_val":  # Their bits, as whole numbers.

@@ -192,8 +192,10 @@ def cost_part(subject: Subject) -> dict[str, Any]:
         part: {**empty, "by_op": Counter(), "not_counted": Counter()} for part in parts
     }
     layers = dict[str, dict[str, dict[str, int]]]()
+    trainable, trained = trainable_names(meta), 0
     for name, node in meta.nodes.items():
         numbers = (_parameters(node), _constants(node), flops.get(name, 0))
+        trained += numbers[0] if name in trainable else 0
         has_flops = node.op in _COUNTED
         is_missing = has_flops and not flops.get(name) and not _has_shapes(graph, node)
         is_missing = is_missing or any(called(node, library))
@@ -208,8 +210,6 @@ def cost_part(subject: Subject) -> dict[str, Any]:
                 whole[part]["not_counted"][node.op] += 1
             elif has_flops:
                 whole[part]["by_op"][node.op] += flops.get(name, 0)
-    trainable = trainable_names(meta)
-    trained = sum(_parameters(node) for name, node in meta.nodes.items() if name in trainable)
     return {
         "batch_size": subject.batch_size,
         "outputs": list(subject.outputs),
@@ -292,9 +292,8 @@ class LayerGraph(NamedTuple):
 
     title: str
     layers: Mapping[str, Counter[str]]  # The nodes of each operation.
-    edges: Mapping[
-        tuple[str, str], Mapping[str, None]
-    ]  # From, to -> the types of tensors, as keys.
+    # From, to -> the types of tensors, as keys.
+    edges: Mapping[tuple[str, str], Mapping[str, None]]
     outputs: Collection[str] = ()  # The layers with a prediction.
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from errors import ToolError
-from metagraph.description import Array, Model, as_numpy_dtype, format_shape
+from metagraph.description import Array, Model, as_numpy_dtype, format_shape, json_value
 from metagraph.graph import View, data_inputs, source, sub_graph
 from metagraph.meta import MetaGraphFile
 from metagraph.model import find_candidates
@@ -123,10 +123,14 @@ def draw_mistakes(found: Classified, most: int) -> Picture:
     wrong = np.flatnonzero(result.classes != labels)
     order = np.argsort(-result.probability[wrong].astype(np.float64), kind="stable")
     rows = wrong[order][:most].tolist()
-    every = [*result.likeliest(1)]
     told = [
-        {"name": name, "label": label, "class": wrong_class, "probability": probability}
-        for name, [(wrong_class, probability)], label in (every[row] for row in rows)
+        {
+            "name": result.names[row],
+            "label": result.class_name(int(labels[row])),
+            "class": result.class_name(int(result.classes[row])),
+            "probability": json_value(result.probability[row]),
+        }
+        for row in rows
     ]
     among = f"in {len(result.names)} rows"
     record = {**_subject(found), "wrong": len(wrong), "mistakes": told}
