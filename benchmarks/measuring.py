@@ -1,18 +1,16 @@
-"""What benchmarks share: how they measure memory and times, and runs in processes of their own."""
+"""What benchmarks share: how they measure times, and runs in processes of their own."""
 
 import os
-import platform
 import statistics
 import struct
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Callable, Generator, Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -24,55 +22,18 @@ import train_linear
 import train_mlp
 from cli.fields import parse
 from cli.terminal import import_tensorflow
-from training.place import take_place
+from training.workers import take_place
 
 if TYPE_CHECKING:
     from training.loop import Outcome
     from training.task import Batch
 
 Figure: TypeAlias = Callable[[], float]
-Part: TypeAlias = Callable[[Path], Iterator[str]]  # Yields lines, as they are measured in a folder.
 
 NUM_CLASSES = 4
 PAIRS = 5  # Measurements of each of two that are compared.
 PROJECT = Path(__file__).resolve().parent.parent
 WARM_UP_STEPS = 20
-_STATUS, _CPUINFO = Path("/proc/self/status"), Path("/proc/cpuinfo")
-
-
-class Memory(NamedTuple):
-    """Megabytes (10**6 bytes) in memory.
-
-    `own` (RssAnon) is what only this process has: arrays, stacks, TensorFlow's buffers. `mapped`
-    (RssFile) is of mapped files, mostly TensorFlow's code. The page cache counts in neither.
-    """
-
-    own: float
-    mapped: float
-
-
-def memory_now() -> Memory:
-    """What the process takes at this moment."""
-    fields = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
-    return Memory(*(int(fields[key].split()[0]) * 1024 / 1e6 for key in ("RssAnon", "RssFile")))
-
-
-@contextmanager
-def memory_samples() -> Generator[list[Memory]]:
-    """Samples the memory in a thread, from the start to the end; the first is that of the start."""
-    samples, ended = [memory_now()], threading.Event()
-
-    def sample() -> None:
-        while not ended.wait(0.02):
-            samples.append(memory_now())
-
-    thread = threading.Thread(target=sample, daemon=True)
-    thread.start()
-    try:
-        yield samples
-    finally:
-        ended.set()
-        thread.join()
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -110,37 +71,6 @@ def python(*arguments: str, **options: Any) -> "subprocess.CompletedProcess[str]
     """Runs Python in the project's folder; `options` are those of `subprocess.run`."""
     options = {"check": True, "capture_output": True, "text": True, "cwd": PROJECT, **options}
     return subprocess.run([sys.executable, *arguments], **options)  # noqa: PLW1510 (it is there)
-
-
-def run_parts(
-    module: str, parts: Mapping[str, Part], heads: tuple[str, str], *arguments: str
-) -> None:
-    """Runs each part of a benchmark in a process of its own, under the heads of two columns.
-
-    The first line says what the figures are of, so that those of two machines are not mixed.
-    """
-    start()
-    from training import resume
-
-    described = (f"{name} {value}" for name, value in resume.environment().items())
-    print(f"{_processor()}, {', '.join(described)}")
-    print(f"{'':<58} {heads[0]:>10} {heads[1]:>10}", flush=True)
-    for name in parts:
-        python("-m", f"benchmarks.{module}", f"--part={name}", *arguments, capture_output=False)
-
-
-def _processor() -> str:
-    """The processor's name, as far as the system tells."""
-    lines = _CPUINFO.read_text().splitlines() if _CPUINFO.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
-def run_part(work: Part, folder: str | None = None) -> None:
-    """Prints the lines of a part, each as soon as it is measured; by default, in a new folder."""
-    with tempfile.TemporaryDirectory() as new:
-        for line in work(Path(folder or new)):
-            print(line, flush=True)
 
 
 def start(batch_size: int = 0) -> None:

@@ -26,8 +26,6 @@ Loop: TypeAlias = Callable[[int], float]
 
 _LEARNING_RATE, _KEEP_PROB, _BETAS, _EPSILON = 1e-3, 0.5, (0.9, 0.999), 1e-7
 _MATRIX = 2048
-_NODES = 12_000
-_TRAINING_NODES = 2.6  # With gradients, slots and saver, to each node of a layer.
 
 
 def _loop(step: Callable[[Array, Array], object], x: Array, y: Array, size: int) -> Loop:
@@ -188,26 +186,6 @@ def restored(meta: str) -> "tf.compat.v1.Session":
     with session.graph.as_default():
         v1.train.import_meta_graph(meta).restore(session, meta.removesuffix(".meta"))
     return session
-
-
-def write_deep(folder: Path) -> str:
-    """Saves a training graph of about _NODES nodes, as plain TensorFlow does; returns its `.meta`.
-
-    Its layers y = tanh(x w + b) take `x:0` float32 [N, 16] to `y:0` float32 [N, 16].
-    """
-    import tensorflow as tf
-
-    v1 = tf.compat.v1
-    with tf.Graph().as_default() as graph, v1.Session() as session:
-        y, layer = v1.placeholder(tf.float32, [None, 16], name="x"), 0
-        while len(graph.get_operations()) * _TRAINING_NODES < _NODES:
-            with v1.variable_scope(f"layer{layer}", use_resource=False):
-                w, b = v1.get_variable("w", [16, 16]), v1.get_variable("b", [16])
-            y = tf.tanh(tf.matmul(y, w) + b)
-            layer += 1
-        v1.train.AdamOptimizer().minimize(tf.reduce_mean(tf.square(tf.identity(y, name="y"))))
-        session.run(v1.global_variables_initializer())
-        return f"{v1.train.Saver().save(session, str(folder / 'deep'))}.meta"
 
 
 def matrix_product() -> Callable[[], float]:

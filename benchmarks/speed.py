@@ -1,16 +1,18 @@
-"""Speed against a bare loop, a minimal script, Keras and plain TensorFlow, in one run.
+"""Speed against a bare loop, Keras, plain TensorFlow and others, in one run.
 
   python -m benchmarks.speed
   python -m benchmarks.speed --part=commands
 
-prints, for each comparison, our figure, the other's and their ratio; about 25 minutes for all. The
-figures are of this machine and this hour; the ratios are what to compare. Each part is a process of
-its own, as the number of threads is: training has as many as train_cnn.py gives it, and so has what
-it is compared with.
+prints, for each comparison, our figure, the other's and their ratio; about 40 minutes for all, and
+4 GB of disk. The figures are of this machine and this hour; the ratios are what to compare. Each
+part is a process of its own, as the number of threads is: training has as many as train_cnn.py
+gives it, and so has what it is compared with.
 """
 
 import importlib.util
 import os
+import platform
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,7 +34,9 @@ if TYPE_CHECKING:
     from metagraph.session import InferenceGraph
 
 Array: TypeAlias = np.ndarray[Any, Any]
+_Part: TypeAlias = Callable[[Path], Iterator[str]]  # Measures in a folder, a line at a time.
 
+_CPUINFO = Path("/proc/cpuinfo")
 _NUM_IMAGES = 20_000
 _IMAGES = "images.npz"
 _STEPS_BY_BATCH_SIZE = {10: 1000, 128: 200}  # about two seconds each
@@ -44,6 +48,10 @@ _DENSE = 1024 * 128 + 128 * measuring.NUM_CLASSES
 _FLOPS = 2 * (2 * _CONV1 + 3 * _CONV2 + 3 * _DENSE)
 _RATED_TRAINING, _RATED_PREDICTION = (10, 32, 128), (1, 256, 4096)
 _BYTES, _TENSORS = 500_000_000, 25  # of the checkpoint that is read
+_IMAGES_ON_DISK, _STEPS_ON_DISK = 1_000_000, 2000  # of batch 128
+_FILES, _HALF_MB = 20_000, 31  # small ones, and what holds half of them
+_BLOCK = 10_000  # images made at once
+_LENGTHS = (20, 220)  # of two runs, in steps, whose difference is that of steps alone
 _TOOL = ("-m", "tools.inspect_checkpoint")
 # What is measured, and the command, in whose arguments {run} is the folder of a default run of
 # train_linear.py and {new} one that is not there yet.
@@ -63,11 +71,32 @@ COMMANDS: Mapping[str, Sequence[str]] = {
 def main(request: "Request") -> None:
     """Prints all comparisons, each as soon as it is measured."""
     if request.part is None:
-        measuring.run_parts("speed", _PARTS, ("ours", "theirs"))
+        _run_all()
         return
-    if request.part not in ("torch", "jax", "commands"):  # PyTorch beside TensorFlow crashes.
-        measuring.start(10 if request.part in ("train-10", "row-sizes", "exact") else 0)
-    measuring.run_part({**_PARTS, **_FIGURES}[request.part])
+    # PyTorch beside TensorFlow crashes; `memory` begins before TensorFlow is there.
+    if request.part not in ("torch", "jax", "commands", "workers", "memory"):
+        small = request.part in ("train-10", "data-10", "row-sizes", "exact")
+        measuring.start(10 if small else 0)
+    with tempfile.TemporaryDirectory() as folder:
+        for line in {**_PARTS, **_FIGURES}[request.part](Path(folder)):
+            print(line, flush=True)
+
+
+def _run_all() -> None:
+    """Runs each part in a process of its own.
+
+    The first line says what the figures are of, so that those of two machines are not mixed.
+    """
+    measuring.start()
+    from training import resume
+
+    info = _CPUINFO.read_text() if _CPUINFO.exists() else ""
+    name = re.search(r"model name\s*: (.*)", info)
+    described = (f"{key} {value}" for key, value in resume.environment().items())
+    print(f"{name[1] if name else platform.processor()}, {', '.join(described)}")
+    print(f"{'':<58} {'ours':>10} {'theirs':>10}", flush=True)
+    for part in _PARTS:
+        measuring.python("-m", "benchmarks.speed", f"--part={part}", capture_output=False)
 
 
 def _images(folder: Path) -> tuple[Array, Array]:
@@ -97,40 +126,53 @@ def _loaded(
     return load_inference_graph(found, [fetch], ["x:0"], side_by_side=side_by_side)
 
 
-def _process(folder: Path) -> Iterator[str]:
-    """A run of train_cnn.py on the ramp against the shortest script for it."""
-    figure = partial(_cost, folder, time.perf_counter)
-    ours = partial(figure, ("train_cnn.py", "--data=ramp", "--ckpt_dir={new}"))
-    theirs = partial(figure, ("benchmarks/minimal_tf1.py", "{new}"))
-    yield compare(
-        "train_cnn.py as a process / minimal TF1 script", ours, theirs, "s", "at most 1.05"
-    )
-
-
 def _commands(folder: Path) -> Iterator[str]:
     """CPU seconds of whole commands against a plain `import tensorflow`."""
     measuring.python("train_linear.py", f"--ckpt_dir={folder}/run")
-    theirs = partial(_cost, folder, _cpu_seconds, ("-c", "import tensorflow"))
+    theirs = partial(_cost, folder, ("-c", "import tensorflow"))
     for name, command in COMMANDS.items():
-        ours = partial(_cost, folder, _cpu_seconds, command)
+        ours = partial(_cost, folder, command)
         yield compare(name, ours, theirs, "s", "CPU; theirs is `import tensorflow`")
 
 
-def _cost(folder: Path, clock: Callable[[], float], command: Sequence[str]) -> float:
-    """How far a clock goes on while Python runs with these arguments; COMMANDS has the names."""
+def _cost(folder: Path, command: Sequence[str], *, is_wall: bool = False) -> float:
+    """Seconds of processor time, or of time, of Python with these arguments, as COMMANDS has."""
     with tempfile.TemporaryDirectory(dir=folder) as place:
         filled = [text.format(run=folder / "run", new=f"{place}/new") for text in command]
-        started = clock()
+        started, began = sum(os.times()[2:4]), time.perf_counter()
         ended = measuring.python(*filled, check=False)
         # `tools.diff` ends with 1, without a word, where it has found a difference.
         if ended.returncode not in (0, 1) or (ended.returncode and ended.stderr):
             raise OSError(f"{filled}: exit code {ended.returncode}: {ended.stderr}")
-        return clock() - started
+        if is_wall:
+            return time.perf_counter() - began
+        return sum(os.times()[2:4]) - started  # Of all that this process has waited for.
 
 
-def _cpu_seconds() -> float:
-    """User and system time of all processes so far that this one has waited for."""
-    return sum(os.times()[2:4])
+def _workers(folder: Path) -> Iterator[str]:
+    """What shards and workers cost a step: what whole runs take for some more of them."""
+    measuring.write_digits(folder / "digits", 128)
+    few, many = _LENGTHS
+    quiet = ("--batch_size=128", "--log_every_steps=10000", "--save_every_steps=10000")
+
+    def step(command: Sequence[str], is_wall: bool, flags: Sequence[str]) -> float:
+        given = (*command, "--ckpt_dir={new}", *quiet, *flags)
+        costs = (
+            _cost(folder, (*given, f"--train_steps={count}"), is_wall=is_wall) for count in _LENGTHS
+        )
+        return (-next(costs) + next(costs)) * 1e3 / (many - few)
+
+    one, two, shards = "--intra_op_threads=1", "--intra_op_threads=2", "--shards=4"
+    digits = f"--data_dir={folder}/digits"
+    for model, command in {"cnn": ("train_cnn.py",), "mlp": ("train_mlp.py", digits)}.items():
+        for name, ours, theirs, is_wall, most in (
+            ("4 shards / plain, one thread", (shards, one), (one,), False, 1.15),
+            ("4 shards: 2 workers / 1", (shards, one, "--workers=2"), (shards, one), False, 1.25),
+            ("4 shards / plain, two threads", (shards, two), (two,), True, 1.0),
+        ):
+            mine, other = (partial(step, command, is_wall, flags) for flags in (ours, theirs))
+            unit = "ms" if is_wall else "ms CPU"
+            yield compare(f"{model}: {name}", mine, other, unit, f"at most {most:g}")
 
 
 def _training(batch_size: int, folder: Path) -> Iterator[str]:
@@ -191,8 +233,8 @@ def _prediction(folder: Path) -> Iterator[str]:
 
 
 def _run_ours(graph: "InferenceGraph", x: Array, batch_size: int, exact: bool = False) -> None:
-    from prediction.evaluation import Kind, run_rows
     from prediction.file_inputs import array_rows
+    from prediction.row_runs import Kind, run_rows
 
     run_rows(graph, [array_rows(x, graph.feeds[0], "rows")], [Kind.ROWS], batch_size, exact=exact)
 
@@ -212,27 +254,55 @@ def _row_sizes(folder: Path) -> Iterator[str]:
             yield f"{size} rows a run: {changed} of {len(x)} depend on their place"
 
 
-def _start(folder: Path) -> Iterator[str]:
-    """Seconds from the file to the first row of a graph with some 12,000 nodes."""
-    from metagraph.meta import read_meta_graph
+def _make_images(path: Path, count: int) -> None:
+    """Writes random images, uint8 [count, 32, 32, 3], and their labels beside them."""
+    generator = np.random.default_rng(0)
+    images = np.lib.format.open_memmap(path, "w+", np.uint8, (count, 32, 32, 3))
+    for first in range(0, count, _BLOCK):
+        block = images[first : first + _BLOCK]
+        block[:] = generator.integers(0, 256, block.shape, np.uint8)
+    images.flush()
+    np.save(path.with_suffix(".labels.npy"), np.arange(count) % measuring.NUM_CLASSES)
 
-    path, row = peers.write_deep(folder), np.ones((1, 16), np.float32)
-    nodes = len(read_meta_graph(path).proto.graph_def.node)
 
-    def ours() -> float:
-        started = time.perf_counter()
-        with _loaded(path, "y:0") as graph:
-            graph.run(row)
-            return time.perf_counter() - started
+def _memory(folder: Path) -> Iterator[str]:
+    """The most memory while training at batch 128 on images that are read as they are needed."""
 
-    def theirs() -> float:
-        started = time.perf_counter()
-        with peers.restored(path) as session:
-            session.run("y:0", {"x:0": row})
-            return time.perf_counter() - started
+    def megabytes(key: str) -> float:
+        found = re.search(rf"{key}:\s+(\d+)", Path("/proc/self/status").read_text())
+        return int(found[1]) * 1024 / 1e6 if found else 0.0
 
-    name = f"ready to run and one row, {nodes:,} nodes / plain import"
-    yield compare(name, ours, theirs, "s", "at most 1.0")
+    path = folder / "on_disk.npy"
+    _make_images(path, _IMAGES_ON_DISK)
+    before = megabytes("RssAnon")  # Only of this process, as arrays and stacks are.
+    measuring.start()
+    code = megabytes("RssFile")  # At least so much of it is TensorFlow's code, mapped from files.
+    with open(os.devnull, "w") as log, redirect_stderr(log):
+        flags = measuring.speed_flags(path, 128, _STEPS_ON_DISK)
+        measuring.CNN.train(folder / "run", *flags, "--data_memory_mb=0")
+    most = megabytes("VmHWM") - code - before
+    name = f"{_IMAGES_ON_DISK:,} images, at most so much memory above the start"
+    yield f"{name:<58} {most:>10,.2f} MB (below 600)"
+
+
+def _data(batch_size: int, folder: Path) -> Iterator[str]:
+    """Training on images that are read as they are needed against training from memory."""
+    _make_images(folder / "images.npy", _NUM_IMAGES)
+    measuring.write_image_files(folder / "files", _FILES)
+    steps = _STEPS_BY_BATCH_SIZE[batch_size]
+
+    def speed(data: str, memory_mb: int) -> Figure:
+        memory = f"--data_memory_mb={memory_mb}"
+        return partial(training_speed, folder / data, batch_size, steps, memory)
+
+    for data, memory_mb, bound in (
+        ("images.npy", 0, "at least 0.95"),
+        ("files", 0, "not asked for"),
+        ("files", _HALF_MB, "not asked for"),
+    ):
+        held = ", half of them held" if memory_mb else ""
+        name = f"training, batch {batch_size}: {data} on disk{held} / in memory"
+        yield compare(name, speed(data, memory_mb), speed(data, 512), "images/s", bound)
 
 
 def _reading(folder: Path) -> Iterator[str]:
@@ -265,7 +335,6 @@ def _reading(folder: Path) -> Iterator[str]:
 
 
 def _numbers_of(part: str, onednn: str = "1") -> list[float]:
-    """The numbers that a part prints."""
     environment = {**os.environ, ONEDNN_VARIABLE: onednn}
     ended = measuring.python("-m", "benchmarks.speed", f"--part={part}", env=environment)
     return [float(number) for number in ended.stdout.split()]
@@ -328,19 +397,21 @@ def _images_a_second(make: Callable[..., peers.Loop] | None, folder: Path) -> It
     yield str(max(work() for _ in range(_PEER_TRIALS)))
 
 
-_PARTS: dict[str, measuring.Part] = {
-    "process": _process,
+_PARTS: dict[str, _Part] = {
     "train-10": partial(_training, 10),
     "train-128": partial(_training, 128),
     "predict": _prediction,
     "row-sizes": _row_sizes,
     "onednn": _onednn,
     "processes": _processes,
-    "start": _start,
+    "memory": _memory,
+    "data-128": partial(_data, 128),
+    "data-10": partial(_data, 10),
     "commands": _commands,
+    "workers": _workers,
     "reading": _reading,
 }
-_FIGURES: dict[str, measuring.Part] = {
+_FIGURES: dict[str, _Part] = {
     "exact": partial(_rows_a_second, True),
     "not-exact": partial(_rows_a_second, False),
     "ours": partial(_images_a_second, None),

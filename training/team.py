@@ -26,9 +26,9 @@ from cli.terminal import end_at_once, processors
 from errors import TrainingError, UserError, first_few, reason
 from training import resume
 from training.config import RunConfig
-from training.place import Place, host_and_port, present_place
 from training.shards import Row, ShardedSession, Share
 from training.task import Alone, Task
+from training.workers import Place, enter_network, host_and_port, present_place
 
 _FAILED = -1  # A worker's flag; others are 0 and the number of the signal that asks it to stop.
 _HEADER = 2  # Words before the content: the flag, and the length of a text.
@@ -64,9 +64,8 @@ class Team:
         self.stopping: int | None = None  # As of `Alone`, and the same for all workers.
         self._waiting: tuple[float, float] | None = None  # Since when, and for how long at most.
         self._is_over = False
+        self._exchanges, self._exchange_seconds, self._row_bytes = 0, 0.0, 0
         if place.network is not None:
-            from training.launch import enter_network
-
             enter_network(place.network)
         self._config = _session_config(place.rank)
         self._server = _start_server(place, self._config)
@@ -83,6 +82,10 @@ class Team:
             return
         if error is None:
             self._turn(0)
+            if self._exchanges:
+                took = self._exchange_seconds * 1e3 / self._exchanges
+                told = "an exchange took %.2f ms, waiting included: %d bytes to each other worker"
+                logging.info(told, took, self._row_bytes)
         else:
             told = str(error) if isinstance(error, UserError) else f"{kind}: {error}"
             with suppress(LostError):
@@ -126,7 +129,10 @@ class Team:
 
     def exchange(self, row: Row) -> Sequence[Row]:
         """The sums of all workers, by rank, for that of this one; also who asks to stop."""
+        began = time.monotonic()
         parts = self._turn(self._stop() or 0, row.view(np.uint8))
+        self._exchanges, self._row_bytes = self._exchanges + 1, row.nbytes
+        self._exchange_seconds += time.monotonic() - began
         self.stopping = max(int(part[0]) for part in parts) or None
         return [part[_HEADER : _HEADER + len(row)].view(np.float32) for part in parts]
 
