@@ -20,7 +20,7 @@ from cli.run import Supervisor, run
 from cli.terminal import import_tensorflow, print_result
 from errors import TrainingError
 from finetuning import FinetuneConfig
-from training.place import take_place
+from training.workers import take_place
 
 if TYPE_CHECKING:
     from training.loop import Outcome

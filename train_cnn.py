@@ -35,11 +35,10 @@ from training.config import (
     last_step,
     log_interval,
 )
-from training.place import take_place
+from training.workers import take_place
 
 if TYPE_CHECKING:
-    from data.image_data import ImageData
-    from models.blocks import ModelGraph, Schedule
+    from models.blocks import Schedule
     from training.loop import Outcome
     from training.task import Task
 
@@ -115,7 +114,9 @@ def make_task(config: CnnConfig) -> "Task":
       DataError: the images cannot be used.
       TrainingError: with --schedule=cosine, the warm-up is as long as the run, or longer.
     """
+    from checkpoints.writer import export_meta_graph
     from data.batches import ShuffledBatches, TrainingBatches, evaluation_batches
+    from data.files import UINT8_SCALE
     from models import cnn
     from models.blocks import Recipe
     from training.task import Task, open_images, predict_with
@@ -141,9 +142,10 @@ def make_task(config: CnnConfig) -> "Task":
         image_size=config.image_size,
         recipe=Recipe.of(config.added(), images.train.labels, images.num_classes),
     )
+    data_set = config.data if config.data in BUILT_IN else None
     return Task(
         model=model,
-        meta_graph=_meta_graph(config, model, images),
+        meta_graph=export_meta_graph(model, images.class_names, float(UINT8_SCALE), data_set),
         batches=examples.of_steps,
         batch_size=config.batch,
         examples="images",
@@ -165,20 +167,6 @@ def make_task(config: CnnConfig) -> "Task":
         write_data=images.write,
         predict_with=predict_with(config.data),
     )
-
-
-def _meta_graph(config: CnnConfig, model: "ModelGraph", images: "ImageData") -> bytes:
-    from checkpoints.writer import Description, export_meta_graph
-    from data.files import UINT8_SCALE
-
-    description = Description(
-        model.signature_inputs,
-        model.signature_outputs,
-        class_names=images.class_names,
-        input_scale=float(UINT8_SCALE),
-        trained_on=config.data if config.data in BUILT_IN else None,
-    )
-    return export_meta_graph(model.graph, description)
 
 
 def _schedule(config: CnnConfig, last: int) -> "Schedule":

@@ -18,7 +18,7 @@ from cli.fields import POSITIVE, flag, nested
 from cli.run import Supervisor, run
 from cli.terminal import import_tensorflow, print_result
 from training.config import RunConfig, log_interval, train_steps
-from training.place import take_place
+from training.workers import take_place
 
 if TYPE_CHECKING:
     from training.loop import Outcome
@@ -38,19 +38,18 @@ class LinearConfig:
 
 def make_task(config: LinearConfig) -> "Task":
     """Draws the points and builds the graph; each step is on all points."""
-    from checkpoints.writer import Description, export_meta_graph
+    from checkpoints.writer import export_meta_graph
     from data import batches
     from models import linear
     from training.task import Task
 
     points = batches.linear_points(config.run.seed)
     model = linear.build(learning_rate=config.learning_rate, seed=config.run.seed)
-    description = Description(model.signature_inputs, model.signature_outputs)
     num_points = len(points[0])
     own = config.run.rows(num_points)
     return Task(
         model=model,
-        meta_graph=export_meta_graph(model.graph, description),
+        meta_graph=export_meta_graph(model),
         batches=lambda start, stop, rows=own: (
             tuple(column[rows] for column in points) for _ in range(start, stop)
         ),

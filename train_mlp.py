@@ -20,10 +20,9 @@ from cli.fields import POSITIVE, flag, nested
 from cli.run import Supervisor, run
 from cli.terminal import import_tensorflow, print_result
 from training.config import Additions, Length, RunConfig, last_step, train_steps
-from training.place import take_place
+from training.workers import take_place
 
 if TYPE_CHECKING:
-    from models.blocks import ModelGraph
     from training.loop import Outcome
     from training.task import Task
 
@@ -71,32 +70,36 @@ def make_task(config: MlpConfig) -> "Task":
     Raises:
       DataError: the digits cannot be used.
     """
+    from checkpoints.writer import export_meta_graph
     from data.batches import ShuffledBatches, TrainingBatches, row_batches
-    from data.named import find_file, open_mnist
+    from data.files import UINT8_SCALE
+    from data.named import CLASS_NAMES, IMAGE_SHAPE, find_file, open_mnist
     from models import mlp
     from models.blocks import Recipe
     from training.task import Task
 
-    digits = open_mnist(config.data_dir)
-    num_digits, batch_size = len(digits.train), config.batch_size
+    digits, test_digits = open_mnist(config.data_dir)
+    num_digits, batch_size = len(digits), config.batch_size
     order = ShuffledBatches(num_digits, batch_size, config.run.seed)
-    examples = TrainingBatches(digits.train, order, own=config.run.rows(batch_size))
-    recipe = Recipe.of(config.added(), digits.train.labels, mlp.NUM_CLASSES)
+    examples = TrainingBatches(digits, order, own=config.run.rows(batch_size))
+    recipe = Recipe.of(config.added(), digits.labels, mlp.NUM_CLASSES)
     model = mlp.build(learning_rate=config.learning_rate, seed=config.run.seed, recipe=recipe)
     epochs = config.epochs or DEFAULT_EPOCHS
     return Task(
         model=model,
-        meta_graph=_meta_graph(model),
+        meta_graph=export_meta_graph(
+            model, CLASS_NAMES, float(UINT8_SCALE), image_shape=IMAGE_SHAPE
+        ),
         batches=examples.of_steps,
         batch_size=batch_size,
         examples="digits",
-        test_batches=lambda: row_batches(digits.test, _TEST_BATCH_SIZE),
+        test_batches=lambda: row_batches(test_digits, _TEST_BATCH_SIZE),
         last_step=last_step(config.train_steps, epochs, 0, num_digits, batch_size),
         log_every_steps=config.run.log_every_steps or Fraction(num_digits, batch_size),
         identity={
             "model": "mlp",
-            "data": digits.train.digest(),
-            "test_data": digits.test.digest(),
+            "data": digits.digest(),
+            "test_data": test_digits.digest(),
             "images": num_digits,
             "batch_size": batch_size,
             "learning_rate": config.learning_rate,
@@ -106,21 +109,6 @@ def make_task(config: MlpConfig) -> "Task":
         epoch_steps=Fraction(num_digits, batch_size),
         predict_with=(f"--input={find_file(config.data_dir, 't10k-images', 3)}",),
     )
-
-
-def _meta_graph(model: "ModelGraph") -> bytes:
-    from checkpoints.writer import Description, export_meta_graph
-    from data.files import UINT8_SCALE
-    from data.named import CLASS_NAMES, IMAGE_SHAPE
-
-    description = Description(
-        model.signature_inputs,
-        model.signature_outputs,
-        class_names=CLASS_NAMES,
-        input_scale=float(UINT8_SCALE),
-        image_shape=IMAGE_SHAPE,
-    )
-    return export_meta_graph(model.graph, description)
 
 
 def train(config: MlpConfig) -> "Outcome":

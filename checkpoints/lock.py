@@ -211,8 +211,8 @@ def is_held(prefix: str) -> bool:
 
 def _opened_manifest(prefix: str) -> BinaryIO:
     """Opens a manifest, or a stranger's pipe of its name, without waiting."""
-    return open(prefix + layout.MANIFEST_SUFFIX, "rb", opener=_at_once)
-
-
-def _at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)
+    return open(
+        prefix + layout.MANIFEST_SUFFIX,
+        "rb",
+        opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK),
+    )

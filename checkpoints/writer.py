@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -30,20 +30,28 @@ MOST_FAILURES = 3
 _MOST_TRIED_BYTES = 64 << 20
 
 
-class Description(NamedTuple):
-    """What a meta graph says of its model beside the graph."""
+class Signed(Protocol):
+    """A model's graph, and what its signature `serving_default` names, by argument and result."""
 
-    inputs: Mapping[str, tf.Tensor]  # Of the signature `serving_default`, by argument name.
-    outputs: Mapping[str, tf.Tensor]
-    class_names: Sequence[str] = ()  # In label order; empty where there are none.
-    input_scale: float | None = None  # What an image of uint8 is multiplied by for the input.
-    trained_on: str | None = None  # The name of a built-in data set.
-    # Height, width and channels (1 or 3) of the image in a row of numbers of the input.
-    image_shape: tuple[int, int, int] | None = None
+    graph: tf.Graph
+    signature_inputs: Mapping[str, tf.Tensor]
+    signature_outputs: Mapping[str, tf.Tensor]
 
 
-def export_meta_graph(graph: tf.Graph, description: Description) -> bytes:
-    """Adds a stock Saver; returns the MetaGraphDef, at every call the same bytes, on no device."""
+def export_meta_graph(
+    model: Signed,
+    class_names: Sequence[str] = (),
+    input_scale: float | None = None,
+    trained_on: str | None = None,
+    image_shape: tuple[int, int, int] | None = None,
+) -> bytes:
+    """Adds a stock Saver; returns the MetaGraphDef, at every call the same bytes, on no device.
+
+    It says beside the graph: the names of classes, by label; what an image of uint8 is multiplied
+    by for the input; the name of a built-in data set; height, width and channels (1 or 3) of the
+    image in a row of numbers of the input.
+    """
+    graph = model.graph
     with graph.as_default():
         saver = tf.compat.v1.train.Saver()
         meta_graph = tf.compat.v1.train.export_meta_graph(
@@ -53,14 +61,13 @@ def export_meta_graph(graph: tf.Graph, description: Description) -> bytes:
             strip_default_attrs=True,
         )
         sign = tf.compat.v1.saved_model.predict_signature_def  # As TensorFlow Serving reads it.
-        signature = sign(description.inputs, description.outputs)
+        signature = sign(model.signature_inputs, model.signature_outputs)
     meta_graph.signature_def[layout.SIGNATURE].CopyFrom(signature)
-    scale, data = description.input_scale, description.trained_on
     for name, kind, values in (
-        (layout.CLASS_NAMES_COLLECTION, "bytes_list", [*map(str.encode, description.class_names)]),
-        (layout.INPUT_SCALE_COLLECTION, "float_list", [] if scale is None else [scale]),
-        (layout.IMAGE_SHAPE_COLLECTION, "int64_list", description.image_shape),
-        (layout.TRAINED_ON_COLLECTION, "bytes_list", [] if data is None else [data.encode()]),
+        (layout.CLASS_NAMES_COLLECTION, "bytes_list", [*map(str.encode, class_names)]),
+        (layout.INPUT_SCALE_COLLECTION, "float_list", [] if input_scale is None else [input_scale]),
+        (layout.IMAGE_SHAPE_COLLECTION, "int64_list", image_shape),
+        (layout.TRAINED_ON_COLLECTION, "bytes_list", [trained_on.encode()] if trained_on else []),
     ):
         if values:
             getattr(meta_graph.collection_def[name], kind).value.extend(values)

@@ -176,11 +176,11 @@ def import_tensorflow(intra_op_threads: int | None = None) -> None:
     if intra_op_threads is not None:
         # A ConfigProto would not do: all sessions of a process share the threads of its first.
         os.environ[INTRA_OP_THREADS_VARIABLE] = str(intra_op_threads)
-    if is_on_terminal() and "tensorflow" not in sys.modules:
-        print("loading TensorFlow", file=sys.stderr, flush=True)
     handlers = {number: signal.getsignal(number) for number in stop_signals()}
     # An exception of a handler could be swallowed by the import.
     end_at_signals(_STOPPED if is_on_terminal() else "")
+    if is_on_terminal() and _NAME not in sys.modules:
+        print("loading TensorFlow", file=sys.stderr, flush=True)
     try:
         with _only_what_is_needed():
             import tensorflow as tf

@@ -121,19 +121,6 @@ def write_atomically(path: str, content: bytes | Iterable[bytes]) -> None:
         file_io.rename(path + file_io.TEMPORARY_SUFFIX, path)
 
 
-def write_probe(path: str) -> None:
-    """Writes an empty file and deletes it."""
-    with refusals_as_data_errors(path):
-        file_io.write_file(path, b"")
-        file_io.remove(path)
-
-
-def remove(path: str) -> None:
-    """Deletes a file."""
-    with refusals_as_data_errors(path):
-        file_io.remove(path)
-
-
 # Digests of files too many or too large to be read each time a run starts, by names, sizes and
 # evenly spaced pieces. A change that leaves all sizes as they were goes unseen where none meets it.
 

@@ -150,20 +150,14 @@ _IMAGES = re.compile(r"(.*)images[.-]idx3-ubyte(\.gz)?")
 _MAX_IDX_BYTES = 2**30  # 1.3 million images
 
 
-class Digits(NamedTuple):
-    """Images of digits; a row is x float32 [784] in [0, 1] and y float32 [10], one-hot."""
-
-    train: Source
-    test: Source
-
-
-def open_mnist(folder: str) -> Digits:
+def open_mnist(folder: str) -> tuple[Source, Source]:
     """Reads the training and the test digits of a folder into memory, as uint8.
 
-    Its files are train-images-idx3-ubyte, train-labels-idx1-ubyte and the same of t10k, with or
-    without .gz, or with a dot before `idx`. Raises DataError where one is missing or no such file.
+    A row is x float32 [784] in [0, 1] and y float32 [10], one-hot. The folder's files are
+    train-images-idx3-ubyte, train-labels-idx1-ubyte and the same of t10k, with or without .gz, or
+    with a dot before `idx`. Raises DataError where one is missing or no such file.
     """
-    return Digits(_open_part(folder, "train"), _open_part(folder, "t10k"))
+    return _open_part(folder, "train"), _open_part(folder, "t10k")
 
 
 def _open_part(folder: str, part: str) -> LabelledSource:

@@ -22,12 +22,6 @@ DEFAULT_BATCH_SIZE = 32
 DEFAULT_FINETUNE_RATE = 1e-4
 
 
-def _is_scale(scale: float) -> bool:
-    if not FINITE.accepts(scale):
-        raise ValueError(FINITE.message)
-    return is_normal_float32(scale)
-
-
 @dataclass(frozen=True)
 class BaseRequest:
     """What is asked of the part of a model that is built on."""
@@ -91,7 +85,9 @@ class FinetuneConfig(BaseRequest, DataConfig, Length, Additions, ModelConfig):
         "What uint8 pixels are multiplied by; by default what the model says, else 1/255.",
         None,
         check=Check(
-            _is_scale, "must not be 0, as a float32 either, which makes all images the same"
+            lambda scale: FINITE.accepts(scale) and is_normal_float32(scale),
+            "must be a number that a float32 can hold, and not as 0, which makes all images the "
+            "same",
         ),
         group="data",
     )

@@ -277,21 +277,21 @@ def build(plan: BasePlan, config: FinetuneConfig, data: ImageData, batch: int | 
         features = _features(plan, base, kind)
         labels = tf.compat.v1.placeholder(tf.int64, [batch], name="y_")
         with tf.compat.v1.variable_scope(free_among(plan.needed.names, _HEAD_SCOPE)):
-            new = blocks.head(kind, features, data.num_classes, seed)
-        loss = blocks.cross_entropy(new.logits, labels, recipe)
+            results, new = blocks.head(kind, features, data.num_classes, seed)
+        loss = blocks.cross_entropy(results["logits"], labels, recipe)
         # What predict.py, and whoever fine-tunes the result, look for.
-        tf.compat.v1.add_to_collection("predict", new.logits)
+        tf.compat.v1.add_to_collection("predict", results["logits"])
         for operation in base.updates:
             tf.compat.v1.add_to_collection(tf.compat.v1.GraphKeys.UPDATE_OPS, operation)
-        accuracy = blocks.accuracy(new.classes, labels)
+        accuracy = blocks.accuracy(results["classes"], labels)
         unfrozen = [base.variables[name] for name in plan.unfrozen]
-        gradients = _gradients(loss, [*new.variables, *unfrozen])
-        count, parts = len(new.variables), []
+        gradients = _gradients(loss, [*new, *unfrozen])
+        count, parts, adam = len(new), list[Part](), tf.compat.v1.train.AdamOptimizer
         if unfrozen:
-            parts.append(
-                _part(config.rate_of_scopes, gradients[count:], unfrozen, "train_unfrozen")
-            )
-        parts.append(_part(config.learning_rate, gradients[:count], new.variables))
+            rate = config.rate_of_scopes
+            parts.append(Part(adam(rate), rate, gradients[count:], unfrozen, "train_unfrozen"))
+        rate = config.learning_rate
+        parts.append(Part(adam(rate), rate, gradients[:count], new))
         return ModelGraph(
             graph=graph,
             inputs=(base.images, labels),
@@ -301,7 +301,7 @@ def build(plan: BasePlan, config: FinetuneConfig, data: ImageData, batch: int | 
             train_op=blocks.update(parts, base.step, recipe, base.updates),
             gradients=tuple(gradients),
             signature_inputs={"x": base.images},
-            signature_outputs=new.outputs,
+            signature_outputs=results,
         )
 
 
@@ -320,16 +320,6 @@ def _features(plan: BasePlan, base: Base, kind: str) -> tf.Tensor:
         raise TrainingError(f"{what}; the head's weights need its sizes{hint}")
     features = tf.cast(found, tf.float32)
     return features if plan.unfrozen else tf.stop_gradient(features)
-
-
-def _part(
-    rate: float,
-    gradients: Sequence[tf.Tensor],
-    variables: Sequence[tf.Variable],
-    name: str = "train",
-) -> Part:
-    """One step of Adam on some of the variables."""
-    return Part(tf.compat.v1.train.AdamOptimizer(rate), rate, gradients, variables, name)
 
 
 def _gradients(loss: tf.Tensor, trained: Sequence[tf.Variable]) -> list[tf.Tensor]:

@@ -10,7 +10,6 @@ from absl import logging
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-from checkpoints.reader import CheckpointReader
 from errors import CheckpointError, TrainingError, first_few
 from finetuning import BaseRequest
 from metagraph.description import Model, TensorInfo, format_shape
@@ -305,8 +304,7 @@ def _excluded(
     if pattern is None:
         return set()
     found = {name for name in variables if re.fullmatch(pattern, name)}
-    held = CheckpointReader(meta.prefix).shapes if variables and not found else ()
-    if not found and not any(re.fullmatch(pattern, key) for key in held):
+    if not found:
         raise TrainingError(
             f"--exclude={pattern}: it matches none of the variables that are taken from "
             f"{meta.path}: {first_few(list(variables), _MAX_NAMED)}"

@@ -1,19 +1,16 @@
 """A fine-tuning as a task of the training loop: its images, and the values it begins with."""
 
-import dataclasses
 import functools
 import hashlib
 import math
-import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from absl import logging
 
-from checkpoints.layout import OBJECT_SUFFIX
 from checkpoints.reader import OBJECT_GRAPH, CheckpointReader
-from checkpoints.writer import Description, export_meta_graph
+from checkpoints.writer import export_meta_graph
 from data import BUILT_IN
 from data.batches import ShuffledBatches, TrainingBatches, evaluation_batches
 from data.files import UINT8_SCALE
@@ -21,10 +18,10 @@ from data.image_data import ImageData
 from data.images import IMAGE_SHAPE
 from errors import CheckpointError, TrainingError, first_few
 from finetuning import DEFAULT_BATCH_SIZE, DEFAULT_STEPS, FinetuneConfig, base
-from finetuning.base_plan import BasePlan, is_in, plan_base
+from finetuning.base_plan import BasePlan, plan_base
 from metagraph.description import Model
 from metagraph.meta import MetaGraphFile, node_of
-from metagraph.variables import VARIABLE_OPS, checkpoint_keys, read_values, slot_names
+from metagraph.variables import checkpoint_keys, read_values
 from prediction.chosen_model import READING, with_model
 from training.config import last_step, log_interval
 from training.task import NONE, InitialValues, Task, open_images, predict_with
@@ -69,39 +66,10 @@ def _batch(plan: BasePlan, config: FinetuneConfig) -> int | None:
     return size
 
 
-def without_place(
-    meta: MetaGraphFile, taken: Collection[str], names: Mapping[str, str]
-) -> list[str]:
-    """The keys of a checkpoint that should have a place in what is taken, and have none; sorted.
-
-    Graph and checkpoint do not belong together where it has a tensor in a scope that is taken, such
-    as `conv1/gamma` beside `conv1/w`, that the whole graph has no variable for: what was trained
-    computed with it. An optimizer's slots are none of these, nor what goes with another tensor, as
-    `w/ExponentialMovingAverage` with `w`. What is in no scope at all is not told from the rest.
-
-    `taken` are variables of the graph of `meta`, `names` those that its checkpoint's reader has.
-    """
-    held = {*names.values()}
-    variables = [name for name, node in meta.nodes.items() if node.op in VARIABLE_OPS]
-    places = checkpoint_keys(meta, variables, names)
-    keys = (places[name].key.removesuffix(OBJECT_SUFFIX) for name in taken)
-    scopes = tuple({key.rpartition("/")[0] for key in keys} - {""})
-    unknown = held - {place.key for place in places.values()}
-    unknown = {key for key in unknown if is_in(key, scopes) and not _goes_with(key, held)}
-    return sorted(unknown - slot_names(held, meta)) if unknown else []
-
-
-def _goes_with(key: str, held: Collection[str]) -> bool:
-    """Whether a tensor is named after another one that the checkpoint holds."""
-    name = key.removesuffix(OBJECT_SUFFIX)
-    stems = [name[:end] for end, letter in enumerate(name) if letter == "/"]
-    return any(stem in held or stem + OBJECT_SUFFIX in held for stem in stems)
-
-
-def restored_values(plan: BasePlan, exclude: str | None) -> InitialValues:
+def restored_values(plan: BasePlan) -> InitialValues:
     """Reads what is restored, and nothing else; logs which of the checkpoint's tensors that leaves.
 
-    CheckpointError where one is missing, does not fit, or has no place (see `without_place`).
+    CheckpointError where one is missing, or does not fit.
     """
     if not plan.restored:
         return NONE
@@ -111,16 +79,6 @@ def restored_values(plan: BasePlan, exclude: str | None) -> InitialValues:
     except CheckpointError as error:
         raise CheckpointError(f"{error} (--exclude leaves variables new)") from error
     reader = CheckpointReader(prefix)
-    own = dataclasses.replace(plan.meta, averaged=False)
-    extra = without_place(own, plan.restored, reader.names)
-    if exclude is not None:
-        extra = [key for key in extra if not re.fullmatch(exclude, key)]
-    if extra:
-        raise CheckpointError(
-            f"{prefix} holds {first_few(extra, _SHOWN)} beside what is taken, and the graph of "
-            f"{plan.meta.path} has no place for that: do they belong together? (--exclude leaves "
-            "it out)"
-        )
     places = checkpoint_keys(plan.meta, plan.restored, reader.names)
     keys = {name: place.key for name, place in places.items()}
     left = sorted(reader.shapes.keys() - keys.values() - {OBJECT_GRAPH})
@@ -154,16 +112,10 @@ def make_task(config: FinetuneConfig) -> Task:
         _check_parts(plan, only_size)
     with limit.over(IMPORT):
         graph = base.build(plan, config, data, only_size)
-    description = Description(
-        graph.signature_inputs,
-        graph.signature_outputs,
-        class_names=data.class_names,
-        input_scale=scale,
-        trained_on=config.data if config.data in BUILT_IN else None,
-    )
+    data_set = config.data if config.data in BUILT_IN else None
     return Task(
         model=graph,
-        meta_graph=export_meta_graph(graph.graph, description),
+        meta_graph=export_meta_graph(graph, data.class_names, scale, data_set),
         batches=examples.of_steps,
         batch_size=batch_size,
         examples="images",
@@ -200,7 +152,7 @@ def _plan(
     """Finds the part of the model that is built on, and reads its values."""
     with config.limit.over(READING):
         plan = plan_base(meta, config, model)
-    values = restored_values(plan, config.exclude)
+    values = restored_values(plan)
     for setting in plan.settings:
         logging.info("in training, %s", setting)
     return plan, values

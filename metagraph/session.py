@@ -160,7 +160,7 @@ def describe_tensors(meta: MetaGraphFile, names: Sequence[str]) -> tuple[TensorI
 
 _PRIME = 7919  # A size that is unlikely to be right.
 _MOST_RANKS, _MOST_NEAR, _MOST_NEEDED = 6, 16, 64
-NUMBER = re.compile(r"(?<![\w./:-])[1-9]\d{0,6}(?![\w/:]|\.\d)")  # In a message, none of a name.
+_NUMBER = re.compile(r"(?<![\w./:-])[1-9]\d{0,6}(?![\w/:]|\.\d)")  # In a message, none of a name.
 
 
 def demanded_shape(meta: MetaGraphFile, placeholder: str) -> tuple[int | None, ...] | None:
@@ -190,7 +190,7 @@ def demanded_shape(meta: MetaGraphFile, placeholder: str) -> tuple[int | None, .
     sizes: list[int | None] = [None] * ranks[0] if len(ranks) == 1 else []
     for axis in range(len(sizes)):
         others = sizes[:axis], sizes[axis + 1 :]
-        named = sorted(map(int, NUMBER.findall(refusal(*others[0], _PRIME, *others[1]))))
+        named = sorted(map(int, _NUMBER.findall(refusal(*others[0], _PRIME, *others[1]))))
         fitting = (n for n in named if n != _PRIME and not refusal(*others[0], n, *others[1]))
         sizes[axis] = next(fitting, None)
     return tuple(sizes) if len(ranks) == 1 else None
@@ -252,21 +252,17 @@ def _restored_session(
     return session
 
 
-def random_outputs(
-    graph: RunnableGraph, fed: Sequence[Array], results: Sequence[Array]
-) -> list[str]:
-    """The fetched tensors of which a second run on what was `fed` gives other `results`."""
-    if not graph.random_nodes:
-        return []
-    triples = zip(graph.fetches, results, graph.run(*fed), strict=True)
-    return [info.name for info, first, second in triples if not _equal(first, second)]
-
-
 def warn_if_random(
     graph: RunnableGraph, fed: Sequence[Array], results: Sequence[Array]
 ) -> list[str]:
-    """Warns of `random_outputs`, and returns them."""
-    found = random_outputs(graph, fed, results)
+    """Warns of the fetched tensors of which a second run on what was `fed` gives other `results`.
+
+    Returns their names.
+    """
+    if not graph.random_nodes:
+        return []
+    triples = zip(graph.fetches, results, graph.run(*fed), strict=True)
+    found = [info.name for info, first, second in triples if not _equal(first, second)]
     if found:
         logging.warning(
             "%s: another value at each run on the same input; random: %s. If it is dropout, feed "

@@ -384,23 +384,12 @@ DENSE, CONV = "dense", "conv"
 _HEAD_STREAM = 0
 
 
-class Head(NamedTuple):
-    """The results of a head."""
+def head(
+    kind: str, features: tf.Tensor, num_classes: int, seed: int
+) -> tuple[dict[str, tf.Tensor], tuple[tf.Variable, tf.Variable]]:
+    """Adds a head in the present scope; gives what `results` does, of `add:0`, and `w` and `b`.
 
-    logits: tf.Tensor  # `add:0`, float32 [N, K]
-    probabilities: tf.Tensor  # `probabilities:0`, float32 [N, K]
-    classes: tf.Tensor  # `classes:0`, int64 [N]
-    variables: tuple[tf.Variable, tf.Variable]  # `w` and `b`
-
-    @property
-    def outputs(self) -> dict[str, tf.Tensor]:
-        """The results by the names of the signature."""
-        return {"logits": self.logits, "probabilities": self.probabilities, "classes": self.classes}
-
-
-def head(kind: str, features: tf.Tensor, num_classes: int, seed: int) -> Head:
-    """Adds a head in the present scope; the seed, in [0, 2**32), draws its weights.
-
+    The seed, in [0, 2**32), draws its weights.
     `DENSE` flattens features, float32 [N, ...] of known sizes but N, and multiplies them by
     w [D, K]. `CONV` takes [N, H, W, C], C known, and gives the mean over all positions of a 1x1
     convolution with w [1, 1, C, K]. Both add b [K], at first zeros. The weights have a standard
@@ -418,4 +407,4 @@ def head(kind: str, features: tf.Tensor, num_classes: int, seed: int) -> Head:
     else:
         flat = tf.reshape(features, [-1, inputs])  # [N, D]
         logits = tf.add(tf.matmul(flat, w), b, name="add")
-    return Head(**results(logits), variables=(w, b))
+    return results(logits), (w, b)

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from checkpoints.bundle import STRING, DType
 from data import files
@@ -66,7 +67,7 @@ class OnnxFile:
         if length > config.max_meta_bytes:
             raise CheckpointError(f"{path}: holds {length:,} bytes; --max_meta_mb allows more")
         with _limited(config, "reading the model"):
-            self._session = _session(path, config.threads or 0)
+            self._session = open_session(path, path, config.threads or 0)
         self._inputs = {one.name: _info(one) for one in self._session.get_inputs()}
         made = (one for one in self._session.get_outputs() if _dtype(one.type))
         self._outputs = {one.name: _info(one) for one in made}
@@ -251,22 +252,32 @@ def _limited(config: PredictConfig, what: str) -> Iterator[None]:
         config.end_after(0.0, "")
 
 
-def _session(path: str, threads: int) -> Any:
-    """What runs a file; an operation has so many threads, 0 for as many as there are processors."""
+def open_session(model: str | bytes, path: str, threads: int = 0, *, optimize: bool = True) -> Any:
+    """What runs a file or its content; an operation has so many threads, 0 for one a processor.
+
+    Where it runs only without onnxruntime's optimizations, that is warned of. PredictionError where
+    onnxruntime is not installed, CheckpointError where it cannot run the model.
+    """
     try:
         import onnxruntime
     except ImportError as error:
         raise PredictionError(f"{path}: to run it: pip install onnxruntime ({error})") from error
-    options = onnxruntime.SessionOptions()
+    options, levels = onnxruntime.SessionOptions(), onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # Its warnings are for its makers; what it raises is told.
     try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # Its errors have no class in common.
         if unknown := _UNKNOWN_OP.search(str(error)):
             name = unknown[1] or unknown[2]
             raise CheckpointError(f"{path} wants {name}, which onnxruntime has not") from error
-        raise CheckpointError(f"{path} is no ONNX model that can be run: {_why(error)}") from error
+        why = _why(error)
+        if not optimize:
+            raise CheckpointError(f"{path} is no ONNX model that can be run: {why}") from error
+        session = open_session(model, path, threads, optimize=False)
+        logging.warning("%s: set ORT_DISABLE_ALL, as with optimizations: %s", path, why)
+        return session
 
 
 def _why(error: Exception) -> str:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import file_io
 from cli.terminal import one_line
 from data import files
-from errors import DataError, PredictionError, ToolError, first_few
+from errors import PredictionError, ToolError, first_few
 from metagraph.description import Array, TensorInfo, format_shape, json_value
 
 _MOST_ROWS, _FIRST_ROWS = 50, 10  # On a terminal, those shown, and those of more.
@@ -255,9 +255,11 @@ def check_output(path: str, given: Sequence[str] = (), flag: str = "output") -> 
         folder = os.path.dirname(folder)  # The nearest that is there.
     probe = f"{os.path.join(folder, os.path.basename(path))}{_TEMPORARY}"
     try:
-        files.write_probe(probe)
-    except DataError as error:
-        raise PredictionError(f"{named} cannot be written: {error}") from error
+        file_io.write_file(probe, b"")
+        file_io.remove(probe)
+    except OSError as error:
+        told = f"{probe}: {error.strerror or error}"
+        raise PredictionError(f"{named} cannot be written: {told}") from error
 
 
 def write_outputs(path: str, outputs: Outputs, row_names: Sequence[str]) -> None:
@@ -284,8 +286,8 @@ def write_whole(path: str, content: bytes | Iterable[bytes]) -> None:
     try:
         files.write_atomically(path, content)
     except BaseException:
-        with contextlib.suppress(DataError):
-            files.remove(f"{path}{_TEMPORARY}")
+        with contextlib.suppress(OSError):
+            file_io.remove(f"{path}{_TEMPORARY}")
         raise
 
 

@@ -19,6 +19,8 @@ import pytest
 from absl import logging
 
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # As the scripts have it, before TensorFlow.
+# JAX, where it is installed, would set 1 for all that is started from here on.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 PROJECT = Path(__file__).resolve().parent.parent
 Make = Callable[..., Any]

@@ -93,7 +93,7 @@ def overwrite(help_text: str = "Replace the file if there is one.") -> Any:
 
 def name_filter(help_text: str, default: str | None) -> Any:
     """The field of a regular expression that is looked for in names."""
-    return flag(help_text, default, check=Check(_is_pattern), group="selection")
+    return flag(help_text, default, check=Check(as_pattern), group="selection")
 
 
 def as_pattern(text: str) -> re.Pattern[str]:
@@ -101,15 +101,7 @@ def as_pattern(text: str) -> re.Pattern[str]:
     try:
         return re.compile(text)
     except (re.error, RecursionError, OverflowError) as error:
-        raise ValueError(str(error)) from error
-
-
-def _is_pattern(text: str) -> bool:
-    try:
-        as_pattern(text)
-    except ValueError as error:
         raise ValueError(f"must be a regular expression: {error}") from error
-    return True
 
 
 def run_command(
@@ -155,39 +147,26 @@ class Rename(NamedTuple):
 def plain_rename(text: str) -> Rename:
     """A rule `old=new`: for one name or, where both end in `/`, for all in a scope.
 
-    `new` may be empty for a scope that is taken away; ValueError where it is no such rule.
+    Either may be empty, for a scope that is put before all names or taken away; ValueError where it
+    is no such rule.
     """
     old, equals, new = text.partition("=")
-    is_scope = old.endswith("/")
-    is_new_scope = not new or new.endswith("/")
-    if not equals or not old.strip("/") or is_scope != is_new_scope:
-        raise ValueError("expected old=new for a name, old/=new/ or old/= for a scope")
+    is_scope, is_new_scope = (not side or side.endswith("/") for side in (old, new))
+    if not equals or old == new or "/" in (old, new) or is_scope != is_new_scope:
+        raise ValueError("expected old=new for a name, old/=new/, old/= or =new/ for a scope")
     pattern = re.compile(rf"\A{re.escape(old)}" + ("" if is_scope else r"\Z"))
     return Rename(f"--rename={text}", pattern, new.replace("\\", r"\\"))
 
 
-def regex_rename(text: str) -> Rename:
-    r"""A rule such as `^conv(\d)/=layer\1/`, divided by the last `=`; ValueError for no rule."""
-    old, equals, new = text.rpartition("=")
-    if not equals or not old:
-        raise ValueError("expected pattern=replacement")
-    pattern = as_pattern(old)
-    try:
-        pattern.sub(new, "")  # What the replacement takes has to be there.
-    except (re.error, IndexError) as error:
-        raise ValueError(str(error)) from error
-    return Rename(f"--rename_regex={text}", pattern, new)
-
-
-def renames(help_text: str, parse: Callable[[str], Rename]) -> Any:
+def renames(help_text: str) -> Any:
     """The field of rules, which are applied in their order."""
     return flag(
         help_text,
         (),
         many=REPEATED,
         group="selection",
-        check=each(parse),
-        convert=lambda texts: tuple(map(parse, texts)),
+        check=each(plain_rename),
+        convert=lambda texts: tuple(map(plain_rename, texts)),
     )
 
 

@@ -1,11 +1,11 @@
-r"""Writes a new checkpoint from an old one: some variables, under other names, in less space.
+"""Writes a new checkpoint from an old one: some variables, under other names, in less space.
 
   python -m tools.edit model1 --output=weights/cnn --without_slots
 
 keeps what predicts of the newest checkpoint in model1, and leaves what only its optimizer needs. A
 graph that calls its layers otherwise restores what has been given its names:
 
-  python -m tools.edit model1 --output=layers/cnn --only='^conv\d/' --rename_regex='^conv=layer'
+  python -m tools.edit model1 --output=layers/cnn --only='^conv1/' --rename=conv1/=layer1/
 
 With --meta the graph goes along. Its nodes keep their names; its saver, by which a stock client
 restores, takes the variables under their new ones.
@@ -16,8 +16,7 @@ restores, takes the variables under their new ones.
 Where it needs less than all variables, the graph is pruned to what predicts: its collection
 'predict' and its signature, or what --fetch names. What trains is gone then. --cast rounds what is
 stored; in the graph, the variables keep their dtype, and their saver casts what it restores. Before
-anything is kept, the old and the new one run on the same random batch: without --cast they have to
-give the same bytes.
+anything is kept, each variable is read by the old saver and by the new one: they have to agree.
 
 The new checkpoint has no manifest, as no trainer wrote it: whoever continues from it compares names
 and shapes. Partitioned variables are written whole. What is kept has to fit into memory.
@@ -28,18 +27,19 @@ if __name__ == "__main__":  # First, as what follows takes its time.
 
     end_at_signals()
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from cli.fields import COMMAS, POSITIVE, flag, needs
+from cli.fields import COMMAS, flag, needs
 from cli.terminal import postpone_tensorflow
 from errors import first_few
-from prediction.request import Limits, assets, assets_by_name, feeds, trust_graph
+from prediction.request import Limits
 from tools import command
 from tools.command import Record, Rename
 
 _SHOWN, _FILES = 4, 5
+NUMBERS = ("float16", "bfloat16", "float32", "float64")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +47,7 @@ class EditConfig(command.Printed, Limits):
     """Which variables are kept, what they are called, how they are stored, and what is checked."""
 
     GROUP: ClassVar = "selection"
-    CHECKS: ClassVar = (
-        *(needs(name, "meta") for name in ("fetch", "feed", "asset", "tolerance")),
-        needs("tolerance", "cast"),
-    )
+    CHECKS: ClassVar = (needs("fetch", "meta"),)
 
     checkpoint: str | None = command.checkpoint(
         "A checkpoint: its prefix or any file of it, or a folder for its newest.",
@@ -78,45 +75,20 @@ class EditConfig(command.Printed, Limits):
         "Drop what only an optimizer needs, such as w/Adam and beta1_power.", False
     )
     rename: tuple[Rename, ...] = command.renames(
-        "old=new for one name, old/=new/ for all in a scope (old/= takes the scope away). Several "
-        "are applied in their order.",
-        command.plain_rename,
-    )
-    rename_regex: tuple[Rename, ...] = command.renames(
-        r"pattern=replacement, as in '^conv(\d)/=layer\1/', wherever it is found in a name. They "
-        "come after all of --rename; the last = divides.",
-        command.regex_rename,
+        "old=new for one name, old/=new/ for all in a scope (old/= takes the scope away, =new/ "
+        "puts all into one). Several are applied in their order.",
     )
     cast: str | None = flag(
         "Store floating numbers of any of these kinds in this one, rounded to the nearest.",
         None,
-        choices=("float16", "bfloat16", "float32", "float64"),
+        choices=NUMBERS,
     )
     fetch: Sequence[str] = flag(
         "With --meta, the tensors that the new graph has to compute, by name. Also keys of the "
         "signature. By default the collection 'predict' and the signature's outputs.",
         (),
         many=COMMAS,
-        group="check",
     )
-    feed: Sequence[str] = feeds(
-        "With --meta, values to compare the two with, for inputs for which random ones will not "
-        "do: name=file.npy, name=literal, or a .npz whose keys are tensor names.",
-        group="check",
-    )
-    asset: Mapping[str, str] = assets(
-        "With --meta, a file that a lookup table is filled from: name=path, as predict.py has it.",
-        convert=assets_by_name,
-        group="check",
-    )
-    tolerance: float | None = flag(
-        "With --meta and --cast, how far numbers may be apart, as a part of the largest of their "
-        "output. By default 16 epsilons of the kind of number, such as 0.016 for float16.",
-        None,
-        check=POSITIVE,
-        group="check",
-    )
-    trust_graph: bool = trust_graph()
 
 
 def main(config: EditConfig) -> None:
@@ -145,14 +117,8 @@ def as_text(record: Record) -> str:
         names = first_few([f"{v['name']} {v['was_dtype']}" for v in cast], _SHOWN)
         lines.append(f"cast {len(cast)} to {cast[0]['dtype']}: {names}")
     if graph := record["graph"]:
-        same = "the same bytes as before on a random batch"
-        if graph["tolerance"]:
-            same = (
-                f"as before on a random batch but for {graph['largest_difference']:.2g} of the "
-                f"largest number (up to {graph['tolerance']:.2g} is allowed)"
-            )
         lines.append(f"graph: {graph['nodes']} of {graph['nodes_before']} nodes")
-        lines.append(f"checked: {first_few(graph['outputs'], _SHOWN)}: {same}")
+        lines.append(f"checked: it restores {graph['restored']} variables as the original does")
     return "\n".join([*lines, f"wrote {record['output']}: {first_few(record['files'], _FILES)}"])
 
 

@@ -2,14 +2,13 @@
 
 A stock client restores by the graph's saver, so that it is made anew: it names what the new
 checkpoint holds, and nothing else. Where variables are gone, so is all that no output needs:
-gradients, slots, summaries, pipelines. The graph is kept only if, run beside the original on the
-same values, it predicts what that does.
+gradients, slots, summaries, pipelines. The graph is kept only if it restores to each variable the
+value that the original does; nothing of it is run.
 """
 
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.framework.node_def_pb2 import NodeDef
@@ -18,14 +17,14 @@ from tensorflow.core.protobuf.meta_graph_pb2 import CollectionDef, MetaGraphDef
 from tensorflow.core.protobuf.saver_pb2 import SaverDef
 
 from checkpoints.layout import META_SUFFIX, PREDICT_COLLECTION
-from checkpoints.reader import Array, CheckpointReader
-from errors import CheckpointError, ToolError, first_few, reason
+from checkpoints.reader import CheckpointReader
+from errors import ToolError, first_few, reason
 from file_io import write_file
 from metagraph.graph import attribute_of, reachable
 from metagraph.importing import disarmed_graph
 from metagraph.meta import MetaGraphFile, node_of, read_meta_graph, variable_definitions
 from metagraph.model import read_model
-from metagraph.session import InferenceGraph, free_among, load_inference_graph, random_outputs
+from metagraph.session import describe_tensors, free_among
 from metagraph.variables import (
     RESOURCE_VARIABLE,
     Part,
@@ -33,16 +32,14 @@ from metagraph.variables import (
     Variable,
     checkpoint_keys,
     graph_variables,
+    read_values,
     saver_keys,
-    unavailable,
 )
 from prediction import plan
-from prediction.file_inputs import MAX_BYTES
 from tools.command import Record
 from tools.differences import compare
 from tools.edit import EditConfig
 from tools.editing import READING, Tensor
-from tools.freezing import try_batches
 
 v1 = tf.compat.v1
 # Groups of operations that a client runs after it has restored, as they fill tables.
@@ -51,10 +48,6 @@ _INITIALIZERS = ("table_initializer", "legacy_init_op", "saved_model_main_op", "
 _OF_TRAINING = ("cond_context", "while_context", "queue_runners", "savers")
 _TABLE_FROM_CHECKPOINT = frozenset({"LookupTableImport", "LookupTableImportV2"})
 _SHOWN = 5
-_FEED = "--feed gives inputs of your own in place of random ones"
-# 16 times the distance from 1 to the next number: how far the numbers of an output may be apart by
-# default after a cast, as a part of the largest of them.
-_TOLERANCES = {"bfloat16": 2**-3, "float16": 2**-6, "float32": 2**-19, "float64": 2**-48}
 
 
 def graph_maker(
@@ -65,18 +58,20 @@ def graph_maker(
         model = read_model(meta)
         known = () if config.fetch else model.outputs.values()
         outputs = [*dict.fromkeys([*plan.choose_fetches(meta, model, config.fetch), *known])]
-        proto = _edited(meta, reader, tensors, outputs)
+        proto, kept = _edited(meta, reader, tensors, outputs)
 
     def make(prefix: str) -> Record:
         write_file(prefix + META_SUFFIX, proto.SerializeToString(deterministic=True))
         new = read_meta_graph(prefix + META_SUFFIX, config.max_meta_bytes)
+        with config.limit.over(READING):
+            describe_tensors(new, outputs)  # It can be imported.
+        check_values(meta, new, kept)
         return {
             "file": meta.path,
             "nodes": len(new.nodes),
             "nodes_before": len(meta.nodes),
             "outputs": outputs,
-            "largest_difference": check_same(meta, new, outputs, config),
-            "tolerance": _tolerance(config),
+            "restored": len(kept),
         }
 
     return make
@@ -101,11 +96,12 @@ class Saved(NamedTuple):
 
 def _edited(
     meta: MetaGraphFile, old: CheckpointReader, tensors: Sequence[Tensor], outputs: Sequence[str]
-) -> MetaGraphDef:
-    """The graph that goes with the `tensors` of the `old` checkpoint; the file's own is left as is.
+) -> tuple[MetaGraphDef, list[Saved]]:
+    """The graph that goes with the `tensors` of the `old` checkpoint, and what it restores.
 
-    Raises CheckpointError where the graph is damaged, ToolError where one of the outputs, which
-    have to stay, needs what is dropped, or the saver cannot be made anew.
+    The file's own graph is left as it is. Raises CheckpointError where the graph is damaged,
+    ToolError where one of the outputs, which have to stay, needs what is dropped, or the saver
+    cannot be made anew.
     """
     by_key = {tensor.was: tensor for tensor in tensors}
     variables = {variable.name: variable for variable in graph_variables(meta)}
@@ -139,7 +135,7 @@ def _edited(
         if not predicted.node_list.value or predicted != meta.collection(PREDICT_COLLECTION):
             predicted.node_list.value[:] = outputs
     _add_saver(proto, meta, saved, free_among(stays, "save"))
-    return proto
+    return proto, saved
 
 
 def _what_stays(
@@ -286,94 +282,21 @@ def _assign(graph: tf.Graph, saved: Saved, value: tf.Tensor) -> tf.Operation:
     return tf.raw_ops.Assign(ref=variable, value=value, validate_shape=saved.variable.is_defined).op
 
 
-# The new graph beside the original.
+# What the new graph restores.
 
 
-def _tolerance(config: EditConfig) -> float:
-    return 0.0 if config.cast is None else config.tolerance or _TOLERANCES[config.cast]
+def check_values(old: MetaGraphFile, new: MetaGraphFile, saved: Sequence[Saved]) -> None:
+    """Reads each variable as the new saver has it, and as the old one: ToolError for another value.
 
-
-def _load(
-    config: EditConfig, meta: MetaGraphFile, outputs: Sequence[str], feeds: Sequence[str]
-) -> InferenceGraph:
-    return load_inference_graph(
-        meta,
-        outputs,
-        feeds,
-        trust_graph=config.trust_graph,
-        assets=config.asset,
-        time_limit=config.limit,
-    )
-
-
-def check_same(
-    old: MetaGraphFile, new: MetaGraphFile, outputs: Sequence[str], config: EditConfig
-) -> float:
-    """Runs the original and the edited one, as it was written, on the same values.
-
-    Without a cast, each output has to have the very same bytes. With one, its numbers may be apart
-    by a part of the largest of them; whole numbers, such as classes, may be any, as what was nearly
-    the largest may become the largest.
-
-    Returns how far they are apart at most, as such a part. Raises ToolError where they differ, or
-    one cannot be run.
+    With a cast, it is the old value, rounded.
     """
-    lost = unavailable(new, graph_variables(new))
-    if len(lost) > len(unavailable(old, graph_variables(old))):
-        raise ToolError(f"nothing is written, as the result could not be restored: {lost[0]}")
-    values, expected = _ask_original(old, outputs, config)
-    # An input that no output needs may be gone.
-    fed = {name: value for name, value in values.items() if node_of(name) in new.nodes}
-    try:
-        with _load(config, new, outputs, [*fed]) as graph:
-            found = graph.run(*fed.values())
-    except CheckpointError as error:
-        raise ToolError(f"nothing is written, as the result does not run: {error}") from error
-    tolerance, largest = _tolerance(config), 0.0
-    for name, one, other in zip(outputs, expected, found, strict=True):
-        apart = _apart(one, other, is_cast=config.cast is not None)
-        if not apart <= tolerance:
-            hint = " (--tolerance allows another part)" if tolerance else ""
+    variables = [each.variable for each in saved]
+    expected, found = read_values(old, variables), read_values(new, variables)
+    for variable, tensor, _ in saved:
+        value, dtype = expected[variable.name], tensor.dtype.as_numpy_dtype
+        if tensor.dtype != tensor.was_dtype:
+            value = value.astype(dtype).astype(value.dtype)
+        if not compare(value, found[variable.name]).equal_bytes:
             raise ToolError(
-                f"nothing is written, as {name} would be another: it differs by {apart:.3g} of its "
-                f"largest number, more than {tolerance:.3g}{hint}"
+                f"nothing is written, as {variable.name} would be restored with another value"
             )
-        largest = max(largest, apart)
-    return largest
-
-
-def _ask_original(
-    meta: MetaGraphFile, outputs: Sequence[str], config: EditConfig
-) -> tuple[dict[str, Array], list[Array]]:
-    """The values of the inputs, given or made up, and what it computes, each time the same."""
-    feeds = plan.feeds_by_tensor(meta, read_model(meta), config.feed, MAX_BYTES)
-    names = [*feeds, *plan.unfed(meta, outputs, feeds)]
-    with _load(config, meta, outputs, names) as graph:
-        given = {i.name: plan.feed_value(feeds[i.name], i) for i in graph.feeds if i.name in feeds}
-        try:
-            values, expected = try_batches(graph, given)
-        except CheckpointError as error:
-            raise ToolError(
-                f"the original cannot be run, to compare with: {error}; {_FEED}"
-            ) from error
-        random = random_outputs(graph, values, expected)
-    if random:
-        raise ToolError(
-            f"{random[0]} of {meta.path} is another at each run on the same input, so that nothing "
-            f"can be compared: {_FEED}, such as for what switches dropout off"
-        )
-    return dict(zip(names, values, strict=True)), expected
-
-
-def _apart(one: Array, other: Array, *, is_cast: bool) -> float:
-    """The largest difference by the largest number; infinity where they may not differ at all."""
-    if one.shape != other.shape or one.dtype != other.dtype:
-        return float("inf")
-    found = compare(one, other)
-    if found.equal_bytes or (is_cast and one.dtype.kind in "biu"):
-        return 0.0
-    if not is_cast or found.largest is None:
-        return float("inf")
-    finite = np.abs(one[np.isfinite(one)])
-    largest = float(finite.max(initial=0)) or float("nan")
-    return float(found.largest) / largest if found.largest else 0.0

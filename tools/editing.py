@@ -31,10 +31,9 @@ from metagraph.meta import MetaGraphFile
 from metagraph.opening import find_model, open_model
 from metagraph.variables import slot_names
 from tools.command import Record, new_names, select
-from tools.edit import EditConfig
+from tools.edit import NUMBERS, EditConfig
 
 READING = "reading the graph"
-_NUMBERS = ("float16", "bfloat16", "float32", "float64")
 
 
 def edit(config: EditConfig) -> Record:
@@ -81,7 +80,7 @@ def _edit(config: EditConfig, meta: MetaGraphFile | None, reader: CheckpointRead
     keys = [key for key in keys_in_order(reader) if key in own]
     slots = slot_names(keys, meta) if config.without_slots else frozenset[str]()
     kept = select([own[k] for k in keys], [own[k] for k in slots], config.only, config.drop)
-    renamed = new_names(kept, [*config.rename, *config.rename_regex])
+    renamed = new_names(kept, config.rename)
     names = {reader.names[name]: new for name, new in renamed.items()}
     tensors = plan_tensors(reader, names, None if config.cast is None else DType(config.cast))
     make_graph = None
@@ -142,7 +141,7 @@ def plan_tensors(
         dtype = reader.dtypes[key]
         if dtype in (VARIANT, RESOURCE):
             raise ToolError(f"{key} is a {dtype.name}, which only its graph can read: --drop it")
-        stored = cast if cast is not None and dtype in _NUMBERS else dtype
+        stored = cast if cast is not None and dtype in NUMBERS else dtype
         shape = tuple(reader.shapes[key])
         size = math.prod(shape) * stored.size
         tensors.append(Tensor(name, key, stored, dtype, shape, size))

@@ -31,7 +31,7 @@ from typing import ClassVar
 
 from cli.fields import Together, flag, from_zero
 from cli.terminal import import_tensorflow, postpone_tensorflow
-from tools.command import Rename, overwrite, patterns, plain_rename, renames, run_command, show
+from tools.command import Rename, overwrite, patterns, renames, run_command, show
 from tools.freeze import PartConfig
 
 SAVED_MODEL, ONNX, TFLITE = "saved_model", "onnx", "tflite"
@@ -88,8 +88,7 @@ class ExportConfig(PartConfig):
     )
     rename: tuple[Rename, ...] = renames(
         "safetensors, npz: old=new for one name, old/=new/ for all in a scope (old/= takes the "
-        "scope away). Several are applied in their order.",
-        plain_rename,
+        "scope away, =new/ puts all into one). Several are applied in their order.",
     )
     layout: str | None = flag(
         "safetensors, npz: turn each variable as PyTorch has it, and say in the file what became "

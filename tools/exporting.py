@@ -20,7 +20,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import tensorflow as tf
-from absl import logging
 from google.protobuf.message import EncodeError
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
@@ -33,7 +32,7 @@ from metagraph.meta import MetaGraphFile, node_of
 from metagraph.model import checkpoint_of
 from metagraph.safety import RUN
 from prediction.chosen_model import with_model
-from prediction.onnx_file import as_bytes, as_texts
+from prediction.onnx_file import as_bytes, as_texts, open_session
 from prediction.output import check_target, write_whole
 from tools.command import Record, check_installed, format_bytes, quiet
 from tools.export import ONNX, SAVED_MODEL, TFLITE, ExportConfig
@@ -52,7 +51,6 @@ from tools.frozen_graph import FrozenGraph
 _RUNTIMES = {ONNX: "onnxruntime", TFLITE: "TFLite's interpreter"}
 _CHOICES = frozenset({"Case", "If", "Merge", "StatelessCase", "StatelessIf"})
 _MAX_NAMED = 10
-_UNKNOWN = re.compile(r"No Op registered for (\S+)")
 _LACKING = re.compile(r"^(?:TF Select|Custom) ops: (.+)$", re.MULTILINE)
 _ERROR = re.compile(r"error: (.+)$", re.MULTILINE)
 
@@ -187,40 +185,20 @@ def as_onnx(frozen: FrozenGraph, opset: int) -> bytes:
     return content
 
 
-def run_onnx(
-    content: bytes, frozen: FrozenGraph, values: Mapping[str, Array], *, optimize: bool = True
-) -> dict[str, Array]:
+def run_onnx(content: bytes, frozen: FrozenGraph, values: Mapping[str, Array]) -> dict[str, Array]:
     """What onnxruntime computes on the processor; values and results are by the tensors' names.
 
-    It is run without its optimizations where they fail, and that is warned of. Values of inputs
-    that the model does not take are left out. Texts are bytes, as TensorFlow has them. Raises
-    ToolError where it lacks an operation, or cannot load or run the model otherwise.
+    Values of inputs that the model does not take are left out. Texts are bytes, as TensorFlow has
+    them. CheckpointError or ToolError where it lacks an operation, or cannot run the model.
     """
-    import onnxruntime
-
     outputs = list(dict.fromkeys(info.name for info in frozen.plan.outputs.values()))
-    options, levels = onnxruntime.SessionOptions(), onnxruntime.GraphOptimizationLevel
-    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
+    session = open_session(content, "the ONNX model")
+    taken = {found.name for found in session.get_inputs()}
+    fed = {name: as_texts(value) for name, value in values.items() if name in taken}
     try:
-        with quiet():
-            session = onnxruntime.InferenceSession(
-                content, options, providers=["CPUExecutionProvider"]
-            )
-            taken = {found.name for found in session.get_inputs()}
-            fed = {name: as_texts(value) for name, value in values.items() if name in taken}
-            results = [np.asarray(result) for result in session.run(outputs, fed)]
+        results = [np.asarray(result) for result in session.run(outputs, fed)]
     except Exception as error:  # Its errors have no class in common.
-        if unknown := _UNKNOWN.search(str(error)):
-            raise ToolError(f"ONNX has no counterpart of {unknown[1]}") from error
-        if not optimize:
-            raise ToolError(f"onnxruntime cannot run the model: {reason(error)}") from error
-        plain = run_onnx(content, frozen, values, optimize=False)
-        logging.warning(
-            "it runs only without onnxruntime's optimizations: set graph_optimization_level of "
-            "its SessionOptions to ORT_DISABLE_ALL; with them %s",
-            reason(error),
-        )
-        return plain
+        raise ToolError(f"onnxruntime cannot run the model: {reason(error)}") from error
     return dict(zip(outputs, map(as_bytes, results), strict=True))
 
 

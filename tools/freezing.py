@@ -24,12 +24,12 @@ from metagraph.description import TensorInfo, constant, format_shape
 from metagraph.graph import attribute_of
 from metagraph.meta import MetaGraphFile, add_description, node_of
 from metagraph.model import checkpoint_of
-from metagraph.session import NUMBER, InferenceGraph, load_inference_graph, warn_if_random
+from metagraph.session import InferenceGraph, load_inference_graph, warn_if_random
 from prediction.chosen_model import with_model
-from prediction.exact_rows import warn_of_mixing
 from prediction.file_inputs import MAX_BYTES
 from prediction.output import check_target, write_whole
 from prediction.plan import feed_value, feeds_by_tensor
+from prediction.row_runs import warn_of_mixing
 from tools.command import Record, format_bytes, table
 from tools.differences import compare
 from tools.folding import make_placeholder
@@ -262,15 +262,14 @@ def as_text(frozen: Record) -> str:
 # Values to try a graph on that nobody has given any data for, made up of its inputs' dtypes.
 
 _SEED = 0
-# What stands for a size, a rank, or a limit of integers that is not known: such numbers of rows or
-# words are below one that is not known. With each, how unlikely it is.
-_BELOW, _ROWS, _RANKS = {2: 0, 1: 3}, {2: 0, 1: 2}, {1: 0, 2: 1, 4: 2, 0: 3, 3: 4}
-_WIDTHS = {8: 0, 28: 3, 32: 3, 64: 4, 224: 5}
-_MOST_TRIALS, _MOST_BYTES = 64, 16 << 20
+# What stands for a size, a rank, or a limit of integers that nothing tells, the likeliest first:
+# such numbers of rows or words are below one that is not known.
+_ROWS, _BELOW, _RANKS, _WIDTHS = (2, 1), (2, 1), (1, 2, 4, 0, 3), (8, 28, 32, 64, 224)
+_MOST_BYTES = 16 << 20
 _TRIALS = "finding values that the graph takes"
 _LEVELS = 256  # Of a pixel.
 _OF_ROWS = re.compile(r"batch_?size|num_?(rows|examples|samples)", re.IGNORECASE)
-_Trial = tuple[tuple[tuple[int, ...], ...], int, int]  # Shapes, limit of integers, rows.
+_Trial = tuple[tuple[tuple[int, ...], ...], int, int]  # Shapes, rows, limit of integers.
 
 
 def try_batches(
@@ -280,22 +279,17 @@ def try_batches(
 
     They are the same each time: floating numbers in [0, 1), bytes in [0, 256), other integers 0 or
     1, texts empty. A single bool is False, as it is most often a switch for training, and a single
-    integer whose name says so the number of rows. Sizes that are not known are guessed, also from
-    what a refusal says: a few times, small ones, in the time of one run. Raises CheckpointError,
-    the first one of a run, where it takes none; ToolError where a dtype has no values.
+    integer whose name says so the number of rows. For sizes that are not known, some usual ones are
+    tried in the time of one run. Raises CheckpointError, the first one of a run, where it takes
+    none; ToolError where a dtype has no values.
     """
     first: CheckpointError | None = None
     infos = [i._replace(shape=given[i.name].shape) if i.name in given else i for i in graph.feeds]
-    told = {value.shape[0]: -1 for value in given.values() if value.ndim}
-    known = {info.shape[0]: 1 for info in infos if info.shape and info.shape[0]}
-    limits = _BELOW if any(info.dtype.is_integer for info in infos) else {2: 0}
-    choices, tried = [limits, known | _ROWS | told, _RANKS, dict(_WIDTHS)], set[_Trial]()
     limit, graph.time_limit = graph.time_limit, replace(graph.time_limit, end_after=None)
     end = time.monotonic() + (limit.seconds or math.inf)
     with limit.over(_TRIALS):
-        while len(tried) < _MOST_TRIALS and (trial := _next_trial(infos, choices, tried)):
-            tried.add(trial)
-            rng, (shapes, below, rows) = np.random.default_rng(_SEED), trial
+        for shapes, rows, below in _trials(infos, given):
+            rng = np.random.default_rng(_SEED)
             values = [
                 given[i.name] if i.name in given else _value(i, shape, below, rows, rng)
                 for i, shape in zip(infos, shapes, strict=True)
@@ -304,31 +298,29 @@ def try_batches(
                 results = graph.run(*values)
             except CheckpointError as refused:
                 first = first or refused
-                named = {*map(int, NUMBER.findall(str(refused)))} - {v.size for v in values}
             else:
                 graph.time_limit = limit
                 return values, results
             if time.monotonic() > end:
                 break
-            for sizes in (choices[1], choices[3]):
-                sizes |= {size: 1 + len(sizes) // 4 for size in named - sizes.keys()}
     raise first or CheckpointError("there is nothing to try")
 
 
-def _next_trial(
-    infos: Sequence[TensorInfo], choices: Sequence[Mapping[int, int]], tried: Collection[_Trial]
-) -> _Trial | None:
-    """The likeliest that is small and has not been tried; at first, the smallest if none is."""
-    counts, left = any(_counts_rows(info) for info in infos), dict[_Trial, int]()
-    products = itertools.product(*(sizes.items() for sizes in choices))
-    for picked in sorted(products, key=lambda picked: sum(cost for _, cost in picked)):
-        below, rows, rank, width = (size for size, _ in picked)
+def _trials(infos: Sequence[TensorInfo], given: Mapping[str, Array]) -> list[_Trial]:
+    """What is tried in turn, each of at most 16 MiB, or else the one that takes the least."""
+    counted = any(_counts_rows(info) for info in infos)
+    limits = _BELOW if any(info.dtype.is_integer for info in infos) else _BELOW[:1]
+    told = [value.shape[0] for value in given.values() if value.ndim]
+    known = [info.shape[0] for info in infos if info.shape and info.shape[0]]
+    numbers = dict.fromkeys([*told, _ROWS[0], *known, *_ROWS])
+    sizes = dict[_Trial, int]()
+    for width, rank, rows, below in itertools.product(_WIDTHS, _RANKS, numbers, limits):
         shapes = tuple(_shape(info, rows, rank, width) for info in infos)
-        trial, pairs = (shapes, below, rows * counts), zip(infos, shapes, strict=True)
-        left[trial] = sum(math.prod(shape) * info.dtype.size for info, shape in pairs)
-        if trial not in tried and left[trial] <= _MOST_BYTES:
-            return trial
-    return None if tried or not left else min(left, key=lambda trial: left[trial])
+        pairs = zip(infos, shapes, strict=True)
+        taken = sum(math.prod(shape) * info.dtype.size for info, shape in pairs)
+        sizes[shapes, rows * counted, below] = taken
+    small = [trial for trial, size in sizes.items() if size <= _MOST_BYTES]
+    return small or [min(sizes, key=lambda trial: sizes[trial])]
 
 
 def _shape(info: TensorInfo, rows: int, rank: int, width: int) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """The parts of a graph that are looked at one by one, each as JSON values and as lines for people.
 
-`info` is what the file says of itself, `graph` its operations, inputs, outputs and variables,
-`saver` what is saved under which keys, `safety` whether it only computes. One node is a part, too.
+`info` is what the file says of itself and its saver, `graph` its operations, inputs, outputs and
+variables, `safety` whether it only computes. One node is a part, too.
 
 Formats: `meta_graph.proto`, `saver.proto` in `tensorflow/core/protobuf`, `attr_value.proto`,
 `function.proto`, `tensor.proto`, `variable.proto` in `tensorflow/core/framework`.
@@ -22,7 +22,6 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow.core.framework.variable_pb2 import VariableDef
 from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo
-from tensorflow.core.protobuf.saver_pb2 import SaverDef
 
 from checkpoints.bundle import STRING, as_dtype
 from errors import CheckpointError, ToolError, nearest_names
@@ -32,7 +31,7 @@ from metagraph.importing import disarmed_graph
 from metagraph.meta import MetaGraphFile, node_of, read_signatures, shape_sizes
 from metagraph.safety import PURE, RISKS, offenders
 from metagraph.tables import with_tables
-from metagraph.variables import VARIABLE_OPS, saver_keys, trainable_names
+from metagraph.variables import VARIABLE_OPS, trainable_names
 from prediction.chosen_model import listing
 from prediction.output import TITLES, kind_text, shortened, tensor_text
 from tools import graph_layers
@@ -40,7 +39,7 @@ from tools.graph_layers import Subject, counted, dtype_name, listed, tensor_reco
 
 _TITLES = {**TITLES, "candidates": "possible outputs, the likeliest first"}
 _VERSIONS = ("tensorflow_version", "tensorflow_git_version", "meta_graph_version")
-_SAVER = ("filename_tensor_name", "save_tensor_name", "restore_op_name")
+_SAVER = ("filename_tensor_name", "save_tensor_name", "restore_op_name", "max_to_keep")
 _SIDES = ("inputs", "outputs")
 _ENTRIES, _OPS, _OFFENDERS = 10, 6, 3  # Of a collection; of a function; of one operation.
 _COLOCATED, _CLASS = b"loc:@", "_class"
@@ -50,7 +49,8 @@ _SHOWN_VALUES = 8  # Of a constant.
 
 def _info(subject: Subject) -> dict[str, Any]:
     """JSON values; `ops` is operation -> nodes, those of functions included."""
-    info, graph = subject.meta.proto.meta_info_def, subject.meta.proto.graph_def
+    proto = subject.meta.proto
+    info, graph, saver = proto.meta_info_def, proto.graph_def, proto.saver_def
     functions = {function.signature.name for function in graph.library.function}
     inner = [node for function in graph.library.function for node in function.node_def]
     ops = _by_op((*graph.node, *inner))
@@ -66,6 +66,7 @@ def _info(subject: Subject) -> dict[str, Any]:
         "functions": len(functions),
         "function_nodes": len(inner),
         "ops": ops,
+        "saver": {key: getattr(saver, key) for key in _SAVER},
         # This TensorFlow does not have them.
         "unknown_ops": sorted(ops.keys() - PURE - RISKS.keys() - functions),
     }
@@ -82,11 +83,9 @@ def _info_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
     if found["tags"]:
         yield f"  tags {listed(found['tags'], most)}"
     yield f"  graph version: producer {found['producer']}, min consumer {found['min_consumer']}"
-    if found["bad_consumers"]:
-        yield f"  bad consumers {listed(found['bad_consumers'], most)}"
-    stripped = "left out" if found["stripped_default_attrs"] else "written out"
-    yield f"  attributes with their default: {stripped}"
     yield f"  operations: {counted(found['ops'], most)}"
+    if any(found["saver"].values()):
+        yield f"  saver: {', '.join(f'{key} {value}' for key, value in found['saver'].items())}"
     if found["unknown_ops"]:
         yield f"  not in this TensorFlow: {listed(found['unknown_ops'], most)}"
 
@@ -116,56 +115,6 @@ def _graph_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
                 is_other = trained and entry["name"].removesuffix(":0") not in trained
                 texts.append(tensor_text(entry) + (", not trained" if is_other else ""))
             yield from shortened(texts or ["(none)"], most, "    ")
-
-
-def _saver(subject: Subject) -> dict[str, Any]:
-    """JSON values, as `docs/json.md` has them; those of a partitioned variable have its `slice`."""
-    meta, saver = subject.meta, subject.meta.proto.saver_def
-    versions = {number: name for name, number in SaverDef.CheckpointFormatVersion.items()}
-    hours = saver.keep_checkpoint_every_n_hours
-    saved = saver_keys(meta)
-    names = [name for name, node in meta.nodes.items() if node.op in VARIABLE_OPS]
-    return {
-        "present": meta.proto.HasField("saver_def"),
-        **{key: getattr(saver, key) for key in _SAVER},
-        "max_to_keep": saver.max_to_keep,
-        "keep_checkpoint_every_n_hours": hours if math.isfinite(hours) else str(hours),
-        "version": versions.get(saver.version, str(saver.version)),
-        "sharded": saver.sharded,
-        "saved": [
-            {"variable": name, "key": stored.key}
-            | ({"slice": stored.part._asdict()} if stored.part is not None else {})
-            for name, stored in sorted(saved.items())
-        ],
-        "not_saved": [name for name in names if name not in saved],
-    }
-
-
-def _saver_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
-    if not found["present"] and not found["saved"]:
-        yield "saver: the file has none"
-        return
-    tensors = ", ".join(f"{key.split('_')[0]} {found[key] or '(none)'}" for key in _SAVER)
-    sharded = ", sharded" if found["sharded"] else ""
-    kept, hours = found["max_to_keep"] or "all", found["keep_checkpoint_every_n_hours"]
-    keeps = f"keeps {kept} checkpoints, and one every {hours} hours"
-    renamed = [p for p in found["saved"] if p["key"] != p["variable"] or "slice" in p]
-    names = len(found["saved"]) - len(renamed)
-    yield "saver"
-    yield f"  {tensors}; version {found['version']}{sharded}; {keeps}"
-    yield f"  saves {names} variables under their names" + (", and" if renamed else "")
-    yield from shortened([_place_text(place) for place in renamed], most, "    ")
-    if found["not_saved"]:
-        yield f"  does not save: {listed(found['not_saved'], most)}"
-
-
-def _place_text(place: Mapping[str, Any]) -> str:
-    if "slice" not in place:
-        return f"{place['variable']} as {place['key']}"
-    sizes, full, starts = (
-        format_shape(place["slice"][key]) for key in ("sizes", "full_shape", "starts")
-    )
-    return f"{place['variable']} as {sizes} of {place['key']} {full} from {starts}"
 
 
 def _collections(subject: Subject) -> dict[str, Any]:
@@ -437,7 +386,6 @@ _TEXTS: Mapping[str, Callable[[Any], str]] = {
 PARTS: Mapping[str, tuple[Callable[..., dict[str, Any]], Callable[..., Iterable[str]]]] = {
     "info": (_info, _info_lines),
     "graph": (_graph, _graph_lines),
-    "saver": (_saver, _saver_lines),
     "collections": (_collections, _collections_lines),
     "signatures": (_signatures, _signatures_lines),
     "functions": (_functions, _functions_lines),

@@ -32,7 +32,7 @@ from tools.command import Printed, Record, format_bytes, overwrite, run_command,
 if TYPE_CHECKING:
     from tools.graph_layers import Subject
 
-PARTS = ("info", "graph", "saver", "collections", "signatures", "functions", "cost", "safety")
+PARTS = ("info", "graph", "collections", "signatures", "functions", "cost", "safety")
 _ASKED = ("tags", "max_meta_bytes", "time_limit", "end_after")  # As of any model.
 _LINES_OF_ALL, _LINES_OF_ONE = 10, 300  # Of a list, where all parts are shown, or chosen ones.
 
@@ -112,11 +112,12 @@ def inspect_graph(config: GraphInspection) -> Record:
     from tools.graph_layers import Subject, dot_text, layer_graph
     from tools.graph_parts import node_record
 
-    for name, path in config.targets.items():
-        check_target(path, [], overwrite=config.overwrite, flag=name)
     asked = {name: getattr(config, name) for name in _ASKED}
     meta = with_chosen(ModelConfig(config.meta, **asked), open_graph)
-    _check_others(config.targets, meta.path)
+    for name, path in config.targets.items():
+        check_target(path, [meta.path], overwrite=config.overwrite, flag=name)
+    if len({*map(os.path.realpath, config.targets.values())}) < len(config.targets):
+        raise ToolError(f"{' and '.join(f'--{name}' for name in config.targets)} name one file")
     found, files = dict[str, Any](), dict[str, bytes]()
     if config.as_text:  # Before anything looks at the graph, with all of its constants.
         with config.limit.over("writing the graph as text"):
@@ -157,16 +158,6 @@ def _parts(
                     raise
                 logging.warning("without the part %s: %s", name, error)
     return found
-
-
-def _check_others(targets: Mapping[str, str], source: str) -> None:
-    """Sees that no file is written over what is read, or over another."""
-    taken = {os.path.realpath(source): "is the file that is read"}
-    for name, path in targets.items():
-        place = os.path.realpath(path)
-        if place in taken:
-            raise ToolError(f"--{name}={path} {taken[place]}; give it another name")
-        taken[place] = "is written by another flag too"
 
 
 def as_text(found: Mapping[str, Any]) -> str:

@@ -218,7 +218,6 @@ _FACTS = ("step", "saved_at", "environment", "config", "test_accuracy")
 _MAX_TEXT = 200  # Characters of one text among values.
 _MAX_VALUES = 1000  # Of a tensor, before only its ends are shown.
 _WIDTH = 100
-_BLOCK = 1 << 16  # Values at once: 512 KiB in float64, which stay in a processor's cache.
 
 
 def _look_into(prefix: str, config: InspectConfig) -> Record:
@@ -361,12 +360,17 @@ def _keys_of(
 
 def _value(reader: CheckpointReader, name: str, key: str, config: InspectConfig) -> Record:
     array = read_tensor(reader, key)
+    shown: dict[str, Any] = {
+        "threshold": _MAX_VALUES,
+        "max_line_width": _WIDTH,
+        "formatter": {"object": _text},
+    }
     return {
         "name": name,
         "key": key,
         "dtype": reader.dtypes[key].name,
         "shape": list(array.shape),
-        "value": json_value(array) if config.format == "json" else _value_text(array),
+        "value": json_value(array) if config.format == "json" else np.array2string(array, **shown),
         **({"stats": statistics(array)._asdict()} if config.stats else {}),
     }
 
@@ -403,21 +407,11 @@ def statistics(array: Array) -> Statistics:
     nan = flat.size - finite.size - inf
     if array.dtype.kind == "c" or not finite.size:
         return Statistics(nan=nan, inf=inf)
-    blocks = (finite[start : start + _BLOCK] for start in range(0, finite.size, _BLOCK))
     with np.errstate(over="ignore", invalid="ignore"):
-        mean = float(finite.mean(dtype=np.float64))
-        squares = sum(float(np.square(b.astype(np.float64) - mean).sum()) for b in blocks)
+        mean, std = (float(f(finite, dtype=np.float64)) for f in (np.mean, np.std))
     least, greatest = finite.min().item() + 0, finite.max().item() + 0  # Of a flag, a number.
-    both = (mean, math.sqrt(squares / finite.size))
-    known_mean, known_std = (value if math.isfinite(value) else None for value in both)
+    known_mean, known_std = (value if math.isfinite(value) else None for value in (mean, std))
     return Statistics(least, greatest, known_mean, known_std, nan, inf)
-
-
-def _value_text(array: Array) -> str:
-    """A value as NumPy prints it: of a large one, only the ends of each dimension."""
-    return np.array2string(
-        array, threshold=_MAX_VALUES, max_line_width=_WIDTH, formatter={"object": _text}
-    )
 
 
 def _text(value: Any) -> str:

@@ -211,10 +211,6 @@ def _accuracy(told: _Told) -> Iterator[ET.Element]:
     yield table(["row", "true class", "predicted class", "probability"], rows, "Worst mistakes")
 
 
-def _filters(told: _Told) -> Iterator[ET.Element]:
-    yield from _drawn(plot_models.draw_filters(plot_models.read_kernel(told.model)))
-
-
 def _graph(told: _Told) -> Iterator[ET.Element]:
     subject = told.graph
     with told.model.limit.over("looking at the graph"):
@@ -288,7 +284,7 @@ SECTIONS: Mapping[str, _Section] = {
     "configuration": _configuration,
     "checkpoints": _checkpoints,
     "accuracy": _accuracy,
-    "filters": _filters,
+    "filters": lambda told: _drawn(plot_models.draw_filters(plot_models.read_kernel(told.model))),
     "graph": _graph,
     "layers": _layers,
     "variables": _variables,

@@ -4,7 +4,6 @@ import functools
 import math
 import os
 import re
-from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from fractions import Fraction
 from typing import Any, ClassVar, TextIO
@@ -13,7 +12,7 @@ from cli.fields import COMMAS, POSITIVE, REPEATED, Check, Together, flag, from_z
 from cli.terminal import INTRA_OP_THREADS_VARIABLE, MOST_THREADS
 from data import DEFAULT_MEMORY_MB, RAMP, SHAPES, SKIP, STOP
 from errors import TrainingError
-from training.place import present_place
+from training.workers import present_place
 
 CONSTANT, COSINE = "constant", "cosine"
 FLOAT32, BFLOAT16 = "float32", "bf16"
@@ -48,10 +47,6 @@ def _is_rule(rule: str) -> bool:
     old, equals, new = rule.partition("=")
     are_scopes = [not side or side.endswith("/") for side in (old, new)]
     return bool(equals) and "=" not in new and are_scopes[0] == are_scopes[1]
-
-
-def _rules(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    return tuple((old, new) for old, _, new in (text.partition("=") for text in texts))
 
 
 def _is_pattern(text: str) -> bool:
@@ -102,7 +97,7 @@ class InitFrom:
             lambda rules: all(map(_is_rule, rules)),
             "must be old_scope/=new_scope/ or old_name=new_name",
         ),
-        convert=_rules,
+        convert=lambda texts: tuple(text.partition("=")[::2] for text in texts),
     )
     exclude: str | None = exclude("With --init_from: variables that stay new")
 

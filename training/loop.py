@@ -292,7 +292,8 @@ def measured(
     session: GraphSession, task: Task, step: int, values: Mapping[str, Any] | None = None
 ) -> Metrics:
     """What the log has of a step that has given these values, and of the one before the first."""
-    variables = _logged_variables(session, task)
+    held = session.variables() if task.logged_variables else {}
+    variables = {name: float(held[name].item()) for name in task.logged_variables}
     if values is None:
         return Metrics(step, variables=variables)
     if task.test_batches is None:
@@ -308,11 +309,6 @@ def due(step: int, every: int | Fraction, last: int) -> bool:
     after each multiple: 469, 938, 1407, 1875.
     """
     return step // every > (step - 1) // every or step == last
-
-
-def _logged_variables(session: GraphSession, task: Task) -> dict[str, float]:
-    values = session.variables() if task.logged_variables else {}
-    return {name: float(values[name].item()) for name in task.logged_variables}
 
 
 ECHO_SECONDS = 0.5  # Who started the process may pass on a Ctrl-C that it was sent itself.

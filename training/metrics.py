@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 from PIL import Image
-from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from tensorboard.plugins.hparams import api as hparams
 from tqdm import tqdm
 
 import file_io
@@ -31,8 +31,6 @@ METRICS_FILE = "metrics.jsonl"
 _FLUSH_SECONDS = 10.0  # TensorBoard shows what is written this late, or with the next save.
 _NUMBERS = ("loss", "accuracy", "test_accuracy", "learning_rate")  # Of `Metrics`, in a line.
 _BINS = 30  # Of a histogram.
-_IS_NUMBER = "number_value"
-_HPARAM_FIELDS = {bool: "bool_value", int: _IS_NUMBER, float: _IS_NUMBER, str: "string_value"}
 _PICTURE = 256  # Pixels of a confusion, about.
 _EVENTS = re.compile(r"events\.out\.tfevents\.(\d{16})\.")
 
@@ -156,20 +154,9 @@ class MetricsLog:
 
 
 def _hparams(identity: Mapping[str, Any]) -> tf.compat.v1.Summary:
-    """What TensorBoard's tab HPARAMS shows of a run: its numbers, texts and switches.
-
-    Format: `tensorboard/plugins/hparams/plugin_data.proto`.
-    """
-    data = HParamsPluginData()
-    for name, value in identity.items():
-        if field := _HPARAM_FIELDS.get(type(value)):
-            setattr(data.session_start_info.hparams[name], field, value)
-    data.session_start_info.start_time_secs = time.time()
-    summary = tf.compat.v1.Summary()
-    value = summary.value.add(tag="_hparams_/session_start_info")
-    value.metadata.plugin_data.plugin_name = "hparams"
-    value.metadata.plugin_data.content = data.SerializeToString()
-    return summary
+    """What TensorBoard's tab HPARAMS shows of a run: its numbers, texts and switches."""
+    told = {k: v for k, v in identity.items() if isinstance(v, bool | int | float | str)}
+    return tf.compat.v1.Summary.FromString(hparams.hparams_pb(told).SerializeToString())
 
 
 def _histogram(values: Array) -> tf.compat.v1.HistogramProto:

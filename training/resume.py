@@ -32,7 +32,6 @@ from training.task import GraphSession, InitialValues, Task, log_origins
 
 STEP, _SAVES = "global_step", "save_counter"  # The latter of tf.train.Checkpoint.
 _MAX_NAMED = 5
-_OF_ADAM = re.compile(r"(.*/)?beta[12]_power(_\d+)?")
 _DIGEST = "initial_values"  # The identity's entry for what a run began with.
 _SHOWN = 20  # classes in an error
 _MOST_OF_CPUINFO = 1 << 13  # bytes: the first processor's, which tell of all
@@ -342,11 +341,9 @@ def _chosen(rule: str, names: Collection[str]) -> list[str]:
 
 
 def _is_of_optimizer(name: str, names: Collection[str]) -> bool:
-    """Whether a variable is a counter, or goes with another one, as `conv1/w/Adam` does."""
-    if name in (STEP, _SAVES) or _OF_ADAM.fullmatch(name):
-        return True
-    parts = name.split("/")
-    return any("/".join(parts[:count]) in names for count in range(1, len(parts)))
+    """Whether a variable is a counter, a moving average, or a slot such as `conv1/w/Adam`."""
+    is_other = name in (STEP, _SAVES) or name.endswith(layout.AVERAGE)
+    return is_other or layout.is_slot(name, names)
 
 
 def _check_complete(prefix: str, missing: Mapping[str, str], extra: Mapping[str, str]) -> None:

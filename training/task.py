@@ -22,7 +22,7 @@ from checkpoints.reader import Array
 from checkpoints.writer import make_fed_callable
 from data import BUILT_IN, files
 from training.config import DataConfig, RunConfig
-from training.place import Place
+from training.workers import Place
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -175,9 +175,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_rows_are_scaled_pixels_and_one_hot_labels(folder: Path) -> None:
-    opened = open_mnist(str(folder))
-    assert (len(opened.train), len(opened.test)) == (30, 20)
-    for source, (images, labels) in ((opened.train, digits(30, 0)), (opened.test, digits(20, 1))):
+    train, test = open_mnist(str(folder))
+    assert (len(train), len(test)) == (30, 20)
+    for source, (images, labels) in ((train, digits(30, 0)), (test, digits(20, 1))):
         x, y = source.rows(np.array([7, 0, 7]))
         pixels, one_hot = images[[7, 0, 7]].reshape(3, 784), np.eye(10, dtype=np.float32)
         np.testing.assert_array_equal(x, pixels * np.float32(1 / 255), strict=True)
@@ -185,17 +185,17 @@ def test_rows_are_scaled_pixels_and_one_hot_labels(folder: Path) -> None:
 
 
 def test_the_digest_is_that_of_the_values_whatever_the_names(folder: Path) -> None:
-    digest = open_mnist(str(folder)).train.digest()
+    digest = open_mnist(str(folder))[0].digest()
     packed = folder / FILES[0]
     packed.write_bytes(gzip.decompress(packed.read_bytes()))
     for name in FILES:
         (folder / name).rename(folder / name.replace("-idx", ".idx"))
-    assert open_mnist(f"{folder}/").train.digest() == digest
+    assert open_mnist(f"{folder}/")[0].digest() == digest
     images, labels = digits(30, 0)
     images[3, 4, 5] += 1
     for name, values in ((FILES[0], images), (FILES[1], labels + (labels < 9))):
         (folder / name.replace("-idx", ".idx")).write_bytes(idx_bytes(values))
-        assert digest != (digest := open_mnist(str(folder)).train.digest())
+        assert digest != (digest := open_mnist(str(folder))[0].digest())
 
 
 @pytest.mark.parametrize(
@@ -214,8 +214,7 @@ def test_each_file_may_be_in_a_folder_of_its_name(folder: Path, tmp_path: Path, 
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     found, expected = open_mnist(f"{tmp_path}/new"), open_mnist(str(folder))
-    assert found.train.digest() == expected.train.digest()
-    assert found.test.digest() == expected.test.digest()
+    assert [part.digest() for part in found] == [part.digest() for part in expected]
     images = find_file(f"{tmp_path}/new", "t10k-images", 3)
     assert images is not None
     assert labels_beside(images) == find_file(f"{tmp_path}/new", "t10k-labels", 1)
@@ -271,9 +270,9 @@ def test_the_labels_beside_images(folder: Path) -> None:
 def test_the_real_files(real_data: Path, tmp_path: Path) -> None:
     """Their counts and first labels are well known: 5 0 4 1 9 and 7 2 1 0 4."""
     shutil.copytree(real_data / "MNIST_data", tmp_path / "copy")
-    opened = open_mnist(str(tmp_path / "copy"))
-    assert (len(opened.train), len(opened.test)) == (60_000, 10_000)
-    for source, first in ((opened.train, [5, 0, 4, 1, 9]), (opened.test, [7, 2, 1, 0, 4])):
+    train, test = open_mnist(str(tmp_path / "copy"))
+    assert (len(train), len(test)) == (60_000, 10_000)
+    for source, first in ((train, [5, 0, 4, 1, 9]), (test, [7, 2, 1, 0, 4])):
         x, y = source.rows(np.arange(5))
         assert y.argmax(axis=1).tolist() == first
         assert (x.shape, x.min(), x.max()) == ((5, 784), 0, 1)

@@ -1,4 +1,4 @@
-"""Images in the shape and on the scale that a model takes, and tensors that have no place in it."""
+"""Images in the shape and on the scale that a model takes, and the values it begins with."""
 
 import dataclasses
 from collections.abc import Callable
@@ -10,17 +10,18 @@ import tensorflow as tf
 from PIL import Image
 
 import finetune
-from checkpoints.writer import Description, export_meta_graph
-from errors import CheckpointError, DataError, TrainingError
+from checkpoints.writer import export_meta_graph
+from errors import DataError, TrainingError
 from finetuning import FinetuneConfig
-from finetuning.fitting import make_task, without_place
+from finetuning.fitting import make_task
 from models import mlp
 from prediction.evaluation import predict
 from prediction.request import PredictConfig
 from tests.checkpoints.test_stored_tensors import save
+from tests.conftest import Log
 from tests.finetuning import bases
 from tests.finetuning.bases import v1
-from tests.metagraph.made import of_graph, refused
+from tests.metagraph.made import refused
 from tests.prediction.conftest import outputs
 from training import loop
 
@@ -123,9 +124,8 @@ def test_a_shape_that_no_image_has_is_one_line(
 def test_a_model_of_rows_as_images(finetune_config: Config, folder: Path, tmp_path: Path) -> None:
     """Of the network for digits: files become grey rows of 784, in training and for predict.py."""
     model = mlp.build(learning_rate=1e-3, seed=0)
-    inputs, shape = model.signature_inputs, (28, 28, 1)
-    said = Description(inputs, model.signature_outputs, input_scale=1 / 255, image_shape=shape)
-    (tmp_path / "m.meta").write_bytes(export_meta_graph(model.graph, said))
+    content = export_meta_graph(model, input_scale=1 / 255, image_shape=(28, 28, 1))
+    (tmp_path / "m.meta").write_bytes(content)
     with model.graph.as_default(), v1.Session() as session:
         session.run(v1.global_variables_initializer())
         v1.train.Saver().save(session, str(tmp_path / "m"), write_meta_graph=False)
@@ -137,30 +137,16 @@ def test_a_model_of_rows_as_images(finetune_config: Config, folder: Path, tmp_pa
     assert "(8 of 8)" in text
 
 
-def _with_more(folder: Path, *extra: str) -> str:
-    """Saves `bases.small`, with more tensors in its checkpoint than its graph knows."""
-    meta = bases.save(folder, bases.small)
+def test_what_is_not_taken_is_said(tmp_path: Path, finetune_config: Config, caplog: Log) -> None:
+    meta = bases.save(tmp_path, bases.small)
     prefix = meta.removesuffix(".meta")
-    more = {name: np.ones(3, np.float32) for name in extra}
-    save(Path(prefix), {**bases.values_of(prefix), **more})
-    return meta
-
-
-@pytest.mark.parametrize("extra", ["first/gamma", "first/norm/gamma", "second/w2"])
-def test_a_tensor_that_has_no_place(tmp_path: Path, finetune_config: Config, extra: str) -> None:
-    config = finetune_config(_with_more(tmp_path, extra), "features", train_steps=1)
-    with refused(f"holds {extra} .*no place.*--exclude", CheckpointError):
+    save(Path(prefix), {**bases.values_of(prefix), "first/gamma": np.ones(3, np.float32)})
+    caplog.set_level("INFO", logger="absl")
+    assert finetune.train(finetune_config(meta, "features", train_steps=1)).step == 1
+    assert f"not taken from {prefix}: first/gamma" in caplog.text
+    config = finetune_config(meta, "features", exclude="first/gamma")
+    with refused("--exclude=first/gamma: it matches none", TrainingError):
         make_task(config)
-    with refused("--exclude=amma: it matches none", TrainingError):
-        make_task(dataclasses.replace(config, exclude="amma"))
-    assert finetune.train(dataclasses.replace(config, exclude=".*/(gamma|w2)")).step == 1
-
-
-def test_tensors_that_need_no_place(tmp_path: Path, finetune_config: Config) -> None:
-    extras = ["first/w/Adam", "first/w/Adam_1", "first/beta1_power", "first_more/w", "o2"]
-    extras += ["first/w/ExponentialMovingAverage", "second/gamma"]  # Of a layer behind the maps.
-    meta = _with_more(tmp_path, *extras)
-    assert finetune.train(finetune_config(meta, "maps", train_steps=1)).step == 1
 
 
 def test_values_of_objects_and_of_averages_and_of_two_checkpoints(
@@ -183,13 +169,6 @@ def test_values_of_objects_and_of_averages_and_of_two_checkpoints(
         initial = make_task(config).initial_values()
         np.testing.assert_array_equal(initial.values["first/w"], expected)
         assert initial.origins["first/w"].startswith(given[-1])
-
-
-def test_keys_of_an_object_based_checkpoint() -> None:
-    suffix, meta = "/.ATTRIBUTES/VARIABLE_VALUE", of_graph(bases.small)
-    assert meta.proto.saver_def.restore_op_name == ""
-    held = {name: f"{name}{suffix}" for name in ("first/w", "first/gamma", "first/w/average")}
-    assert without_place(meta, ["first/w"], held) == [f"first/gamma{suffix}"]
 
 
 @pytest.mark.parametrize(

@@ -10,17 +10,11 @@ from PIL import Image, ImageOps
 
 from errors import CheckpointError, DataError, PredictionError, UserError
 from metagraph.description import TensorInfo
-from prediction import evaluation
-from prediction.evaluation import (
-    DEFAULT_BATCH_SIZE,
-    Batching,
-    Kind,
-    choose_batching,
-    classify,
-    predict,
-)
+from prediction import row_runs
+from prediction.evaluation import classify, predict
 from prediction.file_inputs import array_rows
 from prediction.request import PredictConfig
+from prediction.row_runs import DEFAULT_BATCH_SIZE, Batching, Kind, choose_batching
 from tests.metagraph.made import refused, saved
 from tests.prediction import stock
 from tests.prediction.conftest import CLASS_NAMES, SCALE, SIZE, document, write_npz
@@ -311,7 +305,7 @@ def test_the_graph_decides_and_then_the_user(
 def test_rows_that_are_large_run_in_fewer_at_once(
     monkeypatch: pytest.MonkeyPatch, feeds: Any, limit: int, expected: int
 ) -> None:
-    monkeypatch.setattr(evaluation, "DEFAULT_BATCH_BYTES", limit)
+    monkeypatch.setattr(row_runs, "DEFAULT_BATCH_BYTES", limit)
     assert choose_batching(feeds, [ROWS], None) == Batching(expected, fixed=False)
     assert choose_batching(feeds, [ROWS], 100).size == 100
     assert choose_batching(feeds, [MEAN], None).size == 9

@@ -101,7 +101,7 @@ def test_the_graph_goes_along_and_restores_the_new_names(
     assert not {name for name in names if "Adam" in name or "gradient" in name}
     assert record["graph"]["nodes"] == len(names) < record["graph"]["nodes_before"]
     assert record["graph"]["outputs"][0] == "fc2/add:0"
-    assert record["graph"]["tolerance"] == record["graph"]["largest_difference"] == 0
+    assert record["graph"]["restored"] == 9
 
 
 def _copy(prefix: str | Path, folder: Path) -> Path:
@@ -128,7 +128,7 @@ def test_predict_says_of_it_what_it_says_of_the_original(
         Path(f"{old}.meta"),
         lambda proto: proto.collection_def["class_names"].bytes_list.value.extend(names),
     )
-    edit(f"--meta={old}", f"--output={tmp_path}/new", "--without_slots", "--rename_regex=^=a/")
+    edit(f"--meta={old}", f"--output={tmp_path}/new", "--without_slots", "--rename==a/")
     np.save(tmp_path / "rows.npy", _rows((9, 32, 32, 3)))
     expected = _predictions(Path(f"{old}.meta"), tmp_path / "rows.npy")
     assert {row["class"] for row in expected[1]} <= {name.decode() for name in names}
@@ -137,7 +137,8 @@ def test_predict_says_of_it_what_it_says_of_the_original(
 
 def test_there_and_back_gives_the_same_files(cnn_run: Path, edit: Edit, tmp_path: Path) -> None:
     """Whether the graph goes along or not; it trains as before."""
-    there = ["--rename=conv1/w=z", "--rename=fc1/=a/", r"--rename_regex=^(conv\d)/=net/\1/"]
+    there = ["--rename=conv1/w=z", "--rename=fc1/=a/"]
+    there += [f"--rename=conv{n}/=net/conv{n}/" for n in (1, 2)]
     back = ["--rename=z=conv1/w", "--rename=a/=fc1/", "--rename=net/="]
     for flag in ("ckpt", "meta"):
         edit(f"--{flag}={cnn_run}", f"--output={tmp_path}/{flag}/there", *there)
@@ -156,9 +157,7 @@ def test_there_and_back_gives_the_same_files(cnn_run: Path, edit: Edit, tmp_path
 def test_cast_values_are_restored_in_the_graphs_own_dtype(
     cnn_run: Path, edit: Edit, tmp_path: Path, cast: str
 ) -> None:
-    record = edit(
-        f"--meta={cnn_run}", f"--output={tmp_path}/new", f"--cast={cast}", "--rename=fc1/w=w"
-    )
+    edit(f"--meta={cnn_run}", f"--output={tmp_path}/new", f"--cast={cast}", "--rename=fc1/w=w")
     old, new = values_of(cnn_run / "my-model-200"), values_of(tmp_path / "new")
     dtype = tf.as_dtype(cast).as_numpy_dtype
     rounded = old["fc1/w"].astype(dtype)
@@ -170,7 +169,7 @@ def test_cast_values_are_restored_in_the_graphs_own_dtype(
     assert found.tobytes() == rounded.astype(np.float32).tobytes()
     (expected,) = stock.run(f"{cnn_run}/my-model-200.meta", ["fc2/add:0"], {"x:0": _rows()})
     largest = np.abs(expected - logits).max() / np.abs(expected).max()
-    assert largest <= record["graph"]["tolerance"]
+    assert largest <= 0.02
     assert (largest == 0) == (cast == "float64")
     np.save(tmp_path / "rows.npy", _rows())
     (values, *_), _ = _predictions(tmp_path / "new.meta", tmp_path / "rows.npy")
@@ -228,7 +227,7 @@ def test_any_format_a_saver_has_written_becomes_the_present_one(
 ) -> None:
     with stock.checkpoint(tmp_path / "old", write_version=version, sharded=sharded):
         sliced()
-    given = ["--rename=b=c", "--rename_regex=^w=u", *([slots] if slots else [])]
+    given = ["--rename=b=c", "--rename=w=u", slots or "--rename=w/=u/"]
     edit(f"--meta={tmp_path}/old.meta", f"--output={tmp_path}/new", *given)
     assert {path.name for path in tmp_path.glob("new.*")} == {f"new{s}" for s in SUFFIXES}
     feeds = {"x:0": _rows((5, 6))}
@@ -265,8 +264,8 @@ def test_averages_in_place_of_the_weights_by_edit_and_ckpt(edit: Edit, tmp_path:
     old, new = tmp_path / "cnn.v1.0-acc0.92-200", tmp_path / "ema"
     found = edit(old, "--without_slots", f"--output={tmp_path}/slotless")
     assert found["dropped"] == ["w/adam_m", "w/adam_v"]
-    suffix = "/ExponentialMovingAverage$"
-    edit(old, f"--only={suffix}", f"--rename_regex={suffix}=", f"--output={new}")
+    average = "w/ExponentialMovingAverage"
+    edit(old, f"--only={average}", f"--rename={average}=w", f"--output={new}")
     meta = f"{tmp_path}/cnn.v1.0-acc0.92-1.meta"
     assert predicted(meta, checkpoint=[str(new)])["outputs"] == {"y:0": [14]}
     assert predicted(meta, checkpoint=[str(old)], weights="ema")["outputs"] == {"y:0": [14]}
@@ -319,7 +318,7 @@ def test_a_graph_whose_table_is_in_the_checkpoint_is_refused(tool: Tool, tmp_pat
     assert tool("edit", f"{tmp_path}/old", f"--output={tmp_path}/new").code == 0
 
 
-def test_a_vocabulary_is_named_as_for_predict(tool: Tool, tmp_path: Path) -> None:
+def test_a_vocabulary_stays_where_it_was(edit: Edit, tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text("a\nb\n")
     with stock.checkpoint(tmp_path / "old"):
         x = v1.placeholder(tf.string, [None], "x")
@@ -331,10 +330,7 @@ def test_a_vocabulary_is_named_as_for_predict(tool: Tool, tmp_path: Path) -> Non
         y = tf.cast(tf.lookup.StaticHashTable(words, -1).lookup(x), tf.int32) + tf.reduce_sum(w)
         v1.add_to_collection("predict", tf.identity(y, "y"))
     arguments = [f"--meta={tmp_path}/old", f"--output={tmp_path}/new", "--drop=unused"]
-    arguments += ["--rename_regex=^=net/", '--feed=x=["a", "b", "c"]']
-    assert "name it with --asset words.txt=" in refused(tool, "edit", *arguments)
-    ended = tool("edit", *arguments, f"--asset=words.txt={tmp_path}/words.txt")
-    assert ended.code == 0, ended.err
+    edit(*arguments, "--rename==net/")
     with tf.Graph().as_default(), v1.Session() as session:
         saver = v1.train.import_meta_graph(f"{tmp_path}/new.meta")
         saver.restore(session, f"{tmp_path}/new")
@@ -357,7 +353,7 @@ def test_loops_and_conditionals_are_pruned(edit: Edit, tmp_path: Path) -> None:
                 v1.cond(x[0] > 0, lambda v=looped, f=factor: v + f, lambda v=looped: v, name=name)
     finally:
         v1.enable_control_flow_v2()
-    given = ["--drop=^v$", "--fetch=y/Merge", "--rename_regex=^=net/"]
+    given = ["--drop=^v$", "--fetch=y/Merge", "--rename==net/"]
     edit(f"--meta={tmp_path}/old", f"--output={tmp_path}/new", *given)
     assert not {n.name for n in meta_graph(tmp_path / "new").graph_def.node if n.name[0] in "vz"}
     (found,) = stock.run(tmp_path / "new.meta", ["y/Merge:0"], {"x:0": [1, -2]})
@@ -402,8 +398,9 @@ def test_a_graph_without_a_saver_is_given_one(
     assert "is no .meta file" in refused(tool, "edit", *given)
 
 
-def test_a_result_that_predicts_otherwise_is_not_kept(
-    tool: Tool, linear_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("more", ["--rename=w=v", "--cast=float16"])
+def test_a_result_that_restores_otherwise_is_not_kept(
+    tool: Tool, linear_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: str
 ) -> None:
     real = editing.write_tensors
 
@@ -414,13 +411,9 @@ def test_a_result_that_predicts_otherwise_is_not_kept(
         real(reader, [swapped.get(t.was, t)._replace(name=t.name) for t in tensors], *rest)
 
     monkeypatch.setattr(editing, "write_tensors", write_another)
-    for flag, told in (
-        ("--rename=w=v", "nothing is written, as y:0 would be another: it differs by"),
-        ("--cast=float16", "more than 0.0156 (--tolerance allows another part)"),
-    ):
-        given = (f"--meta={linear_run}", f"--output={tmp_path}/new", flag)
-        assert told in refused(tool, "edit", *given)
-        assert not os.listdir(tmp_path)
+    line = refused(tool, "edit", f"--meta={linear_run}", f"--output={tmp_path}/new", more)
+    assert line == "nothing is written, as w would be restored with another value"
+    assert not os.listdir(tmp_path)
 
 
 def test_a_disk_that_is_full_before_the_graph_is_one_line_and_leaves_nothing(
@@ -436,19 +429,6 @@ def test_a_disk_that_is_full_before_the_graph_is_one_line_and_leaves_nothing(
     assert not os.listdir(tmp_path)
 
 
-def test_a_graph_that_is_random_cannot_be_compared(tool: Tool, tmp_path: Path) -> None:
-    with stock.checkpoint(tmp_path / "old"):
-        x = v1.placeholder(tf.float32, [None], "x")
-        rate = v1.placeholder_with_default(0.5, [], "rate")
-        w = v1.get_variable("w", initializer=2.0)
-        v1.add_to_collection("predict", tf.identity(tf.nn.dropout(x * w, rate=rate), "y"))
-    arguments = [f"--meta={tmp_path}/old", f"--output={tmp_path}/new"]
-    arguments += [f"--feed=x={[*range(1, 60)]}"]
-    line = f"y:0 of {tmp_path}/old.meta is another at each run on the same input"
-    assert refused(tool, "edit", *arguments).startswith(line)
-    assert tool("edit", *arguments, "--feed=rate=0").code == 0
-
-
 @every_entry
 def test_checkpoints_of_public_projects_predict_the_same(
     entry: dict[str, Any], third_party: Path, tool: Tool, tmp_path: Path
@@ -457,8 +437,8 @@ def test_checkpoints_of_public_projects_predict_the_same(
     feeds, output = feeds_of(entry), entry["suggested_output"]
     expected = _predicted(entry, feeds, tmp_path)  # It writes the feeds' file too.
     old, new = third_party / entry["meta"], tmp_path / "new"
-    given = ["--without_slots", "--rename_regex=^=net/", f"--fetch={output}"]
-    given += [f"--meta={old}", f"--output={new}", f"--feed={tmp_path}/feeds.npz"]
+    given = ["--without_slots", "--rename==net/", f"--fetch={output}"]
+    given += [f"--meta={old}", f"--output={new}"]
     ended = tool("edit", *given)
     assert ended.code == 0, ended.err
     proto = meta_graph(new)

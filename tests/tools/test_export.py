@@ -297,7 +297,7 @@ def _reads_a_file() -> None:
     ("to", "build", "expected"),
     [
         ("tflite", _gammas, "TFLite has no counterpart of Igamma"),
-        ("onnx", _gammas, "ONNX has no counterpart of Igamma"),
+        ("onnx", _gammas, "the ONNX model wants Igamma, which onnxruntime has not"),
         ("tflite", _chooses_a_text, "TFLite has no counterpart of StatelessIf of texts"),
         ("tflite", _chooses_a_text_as_of_old, "TFLite has no counterpart of Merge, Switch of text"),
         ("onnx", _no_input, "y:0 follow from no input.*: export to saved_model or tflite"),

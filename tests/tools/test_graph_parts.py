@@ -176,7 +176,7 @@ def test_a_long_attribute_is_cut() -> None:
     assert "    long = " + "x" * 2000 + "... (3000 characters more)" in lines
 
 
-# Info, saver, collections, signatures, safety, functions.
+# Info, collections, signatures, safety, functions.
 
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # TensorFlow's, of the format V1.
@@ -234,35 +234,24 @@ def test_whatever_a_collection_holds() -> None:
     assert "3 bytes of x.Y" in text
 
 
-def test_a_saver_under_other_names_with_its_retention() -> None:
+def test_a_saver_with_its_retention() -> None:
     def build() -> Any:
-        w, _ = variable("w", [3]), variable("left", [2])
-        return v1.train.Saver({"elsewhere/w": w}, max_to_keep=7, keep_checkpoint_every_n_hours=2)
+        return v1.train.Saver([variable("w", [3])], max_to_keep=7)
 
-    found, text = _look("saver", of_graph(build))
-    assert found["saved"] == [{"variable": "w", "key": "elsewhere/w"}]
-    assert found["not_saved"] == ["left"]
-    assert found["restore_op_name"] == "save/restore_all"
-    assert "version V2; keeps 7 checkpoints, and one every 2.0 hours" in text
-    assert "w as elsewhere/w" in text
-    assert "does not save: left" in text
-
-
-def test_a_sharded_saver_of_the_format_v1_and_partitions() -> None:
-    def build() -> Any:
-        v1.get_variable("p", [5, 2], partitioner=v1.fixed_size_partitioner(2), use_resource=True)
-        return v1.train.Saver(sharded=True, write_version=v1.train.SaverDef.V1)
-
-    found, text = _look("saver", of_graph(build))
-    assert (found["version"], found["sharded"]) == ("V1", True)
-    assert [place["slice"]["sizes"] for place in found["saved"]] == [[3, 2], [2, 2]]
-    assert "p/part_1 as [2, 2] of p [5, 2] from [3, 0]" in text
+    found, text = _look("info", of_graph(build))
+    assert found["saver"] == {
+        "filename_tensor_name": "save/Const:0",
+        "save_tensor_name": "save/control_dependency:0",
+        "restore_op_name": "save/restore_all",
+        "max_to_keep": 7,
+    }
+    assert "save_tensor_name save/control_dependency:0, restore_op_name save/restore_all" in text
 
 
 def test_no_saver_and_nothing_to_predict() -> None:
     meta = MetaGraphFile("model.meta", "model", MetaGraphDef())
     meta.proto.graph_def.node.add(name="n", op="NoOp")
-    assert _look("saver", meta)[1] == "saver: the file has none"
+    assert "saver" not in _look("info", meta)[1]
     found, text = _look("safety", meta)
     assert found["inference"] is None
     assert "--fetch" in text

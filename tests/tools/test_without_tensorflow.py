@@ -21,7 +21,7 @@ from tests.conftest import PROJECT, run_python
 
 v1 = tf.compat.v1
 PROGRAM = "tf-graph-trainer"
-PROTO_PARTS = "--part=info,saver,collections,signatures,functions,safety"
+PROTO_PARTS = "--part=info,collections,signatures,functions,safety"
 
 
 def _commands(run: Path, to: Path) -> dict[str, list[str]]:

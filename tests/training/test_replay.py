@@ -28,8 +28,8 @@ from tests.runs import with_run
 from train_linear import LinearConfig
 from training import resume
 from training.config import ALL_STEPS
-from training.place import take_place
 from training.replay import _difference
+from training.workers import take_place
 
 
 @pytest.fixture

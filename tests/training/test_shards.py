@@ -19,9 +19,9 @@ from models.blocks import PLAIN, ModelGraph, Recipe, dropout, key
 from tests.conftest import Patch
 from train_linear import LinearConfig
 from training import config, shards
-from training.place import LAUNCHED, TF_CONFIG, Place, present_place
 from training.shards import ShardedSession, Share, tree_sum
 from training.task import GraphSession
+from training.workers import LAUNCHED, TF_CONFIG, Place, present_place
 
 SEED = 7
 RNG = np.random.default_rng(0)

@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import PROJECT, run_python
-from training.launch import own_network
+from training.workers import own_network
 
 SECONDS = 240  # That a command may take here.
 FLAGS = ("--shards=4", "--train_steps=60", "--batch_size=16")
@@ -363,7 +363,7 @@ def test_what_stops_worker_0_at_the_start_stops_all(
 
 
 _COMPARE = """
-from training.place import present_place
+from training.workers import present_place
 from training.team import Team
 place = present_place()
 with Team(place, lambda: None, 60, 60) as team:
