@@ -86,8 +86,7 @@ class FinetuneConfig(BaseRequest, DataConfig, Length, Additions, ModelConfig):
         None,
         check=Check(
             lambda scale: FINITE.accepts(scale) and is_normal_float32(scale),
-            "must be a number that a float32 can hold, and not as 0, which makes all images the "
-            "same",
+            "must be finite as a float32, and not 0, which makes all images the same",
         ),
         group="data",
     )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from checkpoints.layout import is_slot
 from checkpoints.reader import OBJECT_GRAPH, CheckpointReader
 from checkpoints.writer import export_meta_graph
 from data import BUILT_IN
@@ -81,9 +82,10 @@ def restored_values(plan: BasePlan) -> InitialValues:
     reader = CheckpointReader(prefix)
     places = checkpoint_keys(plan.meta, plan.restored, reader.names)
     keys = {name: place.key for name, place in places.items()}
-    left = sorted(reader.shapes.keys() - keys.values() - {OBJECT_GRAPH})
+    left = reader.shapes.keys() - keys.values() - {OBJECT_GRAPH}
     if left:
-        logging.info("not taken from %s: %s", prefix, first_few(left, _SHOWN))
+        slots_last = sorted(left, key=lambda key: (is_slot(key, reader.shapes), key))
+        logging.info("not taken from %s: %s", prefix, first_few(slots_last, _SHOWN))
     others = ", ".join(plan.meta.others) or "the graph's initial value"
     where = {name: prefix if key in reader.shapes else others for name, key in keys.items()}
     origins = {n: where[n] if key == n else f"{where[n]} as {key}" for n, key in keys.items()}

@@ -387,9 +387,9 @@ _HEAD_STREAM = 0
 def head(
     kind: str, features: tf.Tensor, num_classes: int, seed: int
 ) -> tuple[dict[str, tf.Tensor], tuple[tf.Variable, tf.Variable]]:
-    """Adds a head in the present scope; gives what `results` does, of `add:0`, and `w` and `b`.
+    """Adds a head in the present scope; gives the `results` of its logits, and `w` and `b`.
 
-    The seed, in [0, 2**32), draws its weights.
+    Logits, `add:0`, are float32 [N, K]. The seed, in [0, 2**32), draws the weights.
     `DENSE` flattens features, float32 [N, ...] of known sizes but N, and multiplies them by
     w [D, K]. `CONV` takes [N, H, W, C], C known, and gives the mean over all positions of a 1x1
     convolution with w [1, 1, C, K]. Both add b [K], at first zeros. The weights have a standard

@@ -93,7 +93,9 @@ class OnnxFile:
     def _keys(self, kind: str, there: Collection[str]) -> dict[str, str]:
         """Key -> tensor, of the signature's inputs or outputs."""
         own = {name: name for name in there}
-        told: dict[str, str] = self._read(kind, _is_names, own)
+        told: dict[str, str] = self._read(
+            kind, lambda told: isinstance(told, dict) and _is_texts([*told.values()]), own
+        )
         return {key: name for key, name in sorted(told.items()) if name in there}
 
     def _read(self, key: str, fits: Callable[[Any], object], default: Any) -> Any:
@@ -276,7 +278,7 @@ def open_session(model: str | bytes, path: str, threads: int = 0, *, optimize: b
         if not optimize:
             raise CheckpointError(f"{path} is no ONNX model that can be run: {why}") from error
         session = open_session(model, path, threads, optimize=False)
-        logging.warning("%s: set ORT_DISABLE_ALL, as with optimizations: %s", path, why)
+        logging.warning("%s: run without onnxruntime's optimizations, as with them: %s", path, why)
         return session
 
 
@@ -305,10 +307,6 @@ def _dtype(kind: str) -> DType | None:
 
 def _is_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(text, str) for text in value)
-
-
-def _is_names(value: Any) -> bool:
-    return isinstance(value, dict) and _is_texts([*value.values()])
 
 
 def _is_number(value: Any) -> bool:

@@ -73,7 +73,8 @@ def choose_batching(
         return Batching(size, fixed=True)
     whole = next((info.name for info, kind in fetches if kind is Kind.WHOLE), None)
     if whole is None:
-        return Batching(asked or _fast_size(rows), fixed=False)
+        fewer = DEFAULT_BATCH_BYTES // max(1, _row_bytes(rows))  # Where rows are large.
+        return Batching(asked or max(1, min(DEFAULT_BATCH_SIZE, fewer)), fixed=False)
     if asked is not None and asked < num_rows:
         raise PredictionError(
             f"{whole} is one value over all {num_rows} rows, not one a row: leave out "
@@ -94,11 +95,6 @@ def _of_one_size(feeds: Sequence[Rows]) -> list[Indices]:
         groups.setdefault(sizes, []).append(row)
     largest = sorted(groups, key=lambda sizes: -sum(map(math.prod, sizes)))
     return [np.array(groups[sizes]) for sizes in largest]
-
-
-def _fast_size(feeds: Sequence[Rows]) -> int:
-    """The rows of one run where nobody asks for a number: fewer where they are large."""
-    return max(1, min(DEFAULT_BATCH_SIZE, DEFAULT_BATCH_BYTES // max(1, _row_bytes(feeds))))
 
 
 def _row_bytes(feeds: Sequence[Rows]) -> int:

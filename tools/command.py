@@ -152,7 +152,7 @@ def plain_rename(text: str) -> Rename:
     """
     old, equals, new = text.partition("=")
     is_scope, is_new_scope = (not side or side.endswith("/") for side in (old, new))
-    if not equals or old == new or "/" in (old, new) or is_scope != is_new_scope:
+    if not equals or not (old or new) or "/" in (old, new) or is_scope != is_new_scope:
         raise ValueError("expected old=new for a name, old/=new/, old/= or =new/ for a scope")
     pattern = re.compile(rf"\A{re.escape(old)}" + ("" if is_scope else r"\Z"))
     return Rename(f"--rename={text}", pattern, new.replace("\\", r"\\"))

@@ -19,7 +19,7 @@ stored; in the graph, the variables keep their dtype, and their saver casts what
 anything is kept, each variable is read by the old saver and by the new one: they have to agree.
 
 The new checkpoint has no manifest, as no trainer wrote it: whoever continues from it compares names
-and shapes. Partitioned variables are written whole. What is kept has to fit into memory.
+and shapes. Partitioned variables become whole. What is kept fits into memory, with --meta twice.
 """
 
 if __name__ == "__main__":  # First, as what follows takes its time.
@@ -44,7 +44,7 @@ NUMBERS = ("float16", "bfloat16", "float32", "float64")
 
 @dataclass(frozen=True, kw_only=True)
 class EditConfig(command.Printed, Limits):
-    """Which variables are kept, what they are called, how they are stored, and what is checked."""
+    """Which variables are kept, what they are called, how they are stored, and what predicts."""
 
     GROUP: ClassVar = "selection"
     CHECKS: ClassVar = (needs("fetch", "meta"),)
@@ -118,7 +118,7 @@ def as_text(record: Record) -> str:
         lines.append(f"cast {len(cast)} to {cast[0]['dtype']}: {names}")
     if graph := record["graph"]:
         lines.append(f"graph: {graph['nodes']} of {graph['nodes_before']} nodes")
-        lines.append(f"checked: it restores {graph['restored']} variables as the original does")
+        lines.append(f"checked: {graph['restored']} variables of the graph are restored as before")
     return "\n".join([*lines, f"wrote {record['output']}: {first_few(record['files'], _FILES)}"])
 
 

@@ -58,13 +58,12 @@ def graph_maker(
         model = read_model(meta)
         known = () if config.fetch else model.outputs.values()
         outputs = [*dict.fromkeys([*plan.choose_fetches(meta, model, config.fetch), *known])]
+        describe_tensors(meta, outputs)  # They can be imported.
         proto, kept = _edited(meta, reader, tensors, outputs)
 
     def make(prefix: str) -> Record:
         write_file(prefix + META_SUFFIX, proto.SerializeToString(deterministic=True))
         new = read_meta_graph(prefix + META_SUFFIX, config.max_meta_bytes)
-        with config.limit.over(READING):
-            describe_tensors(new, outputs)  # It can be imported.
         check_values(meta, new, kept)
         return {
             "file": meta.path,

@@ -85,7 +85,7 @@ def _edit(config: EditConfig, meta: MetaGraphFile | None, reader: CheckpointRead
     tensors = plan_tensors(reader, names, None if config.cast is None else DType(config.cast))
     make_graph = None
     if meta is not None:
-        # Imported where it is wanted: it runs graphs, and variables alone take no TensorFlow.
+        # Imported where it is wanted: it imports graphs, and variables alone take no TensorFlow.
         from tools.edit_graph import graph_maker
 
         make_graph = graph_maker(config, meta, reader, tensors)

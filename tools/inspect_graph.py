@@ -117,7 +117,7 @@ def inspect_graph(config: GraphInspection) -> Record:
     for name, path in config.targets.items():
         check_target(path, [meta.path], overwrite=config.overwrite, flag=name)
     if len({*map(os.path.realpath, config.targets.values())}) < len(config.targets):
-        raise ToolError(f"{' and '.join(f'--{name}' for name in config.targets)} name one file")
+        raise ToolError(f"{path} is named by {' and '.join(f'--{n}' for n in config.targets)}")
     found, files = dict[str, Any](), dict[str, bytes]()
     if config.as_text:  # Before anything looks at the graph, with all of its constants.
         with config.limit.over("writing the graph as text"):

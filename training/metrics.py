@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 from PIL import Image
-from tensorboard.plugins.hparams import api as hparams
+from tensorboard.plugins.hparams.summary import session_start_pb  # `api` loads Keras.
 from tqdm import tqdm
 
 import file_io
@@ -156,7 +156,7 @@ class MetricsLog:
 def _hparams(identity: Mapping[str, Any]) -> tf.compat.v1.Summary:
     """What TensorBoard's tab HPARAMS shows of a run: its numbers, texts and switches."""
     told = {k: v for k, v in identity.items() if isinstance(v, bool | int | float | str)}
-    return tf.compat.v1.Summary.FromString(hparams.hparams_pb(told).SerializeToString())
+    return session_start_pb(told)
 
 
 def _histogram(values: Array) -> tf.compat.v1.HistogramProto:

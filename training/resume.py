@@ -341,9 +341,10 @@ def _chosen(rule: str, names: Collection[str]) -> list[str]:
 
 
 def _is_of_optimizer(name: str, names: Collection[str]) -> bool:
-    """Whether a variable is a counter, a moving average, or a slot such as `conv1/w/Adam`."""
-    is_other = name in (STEP, _SAVES) or name.endswith(layout.AVERAGE)
-    return is_other or layout.is_slot(name, names)
+    """Whether a variable is a counter, or goes with another one, as `conv1/w/Adam` does."""
+    parts = name.split("/")
+    is_beneath = any("/".join(parts[:count]) in names for count in range(1, len(parts)))
+    return is_beneath or name in (STEP, _SAVES) or layout.is_slot(name, names)
 
 
 def _check_complete(prefix: str, missing: Mapping[str, str], extra: Mapping[str, str]) -> None:

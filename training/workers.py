@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from training.config import RunConfig
 
 TF_CONFIG = "TF_CONFIG"
-LAUNCHED = "launched"  # TF_CONFIG's entry for what it tells those it starts.
+LAUNCHED = "launched"  # TF_CONFIG's entry for what `--workers` tells those it starts.
 MOST_PORT = 65535
 _ENDING_SECONDS = 4.0  # What the others are given once a worker has failed.
 _REAP_SECONDS = 0.02

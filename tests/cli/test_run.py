@@ -270,6 +270,7 @@ def test_the_import_leaves_out_what_waits_until_it_is_asked_for() -> None:
 import gc, sys
 from cli.terminal import import_tensorflow
 import_tensorflow()
+from training import loop  # And all that a run needs.
 assert not [name for name in sys.modules if name.partition(".")[0] == "keras"]
 assert gc.isenabled() and gc.get_freeze_count() > 100_000
 import tensorflow as tf

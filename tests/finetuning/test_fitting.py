@@ -140,10 +140,12 @@ def test_a_model_of_rows_as_images(finetune_config: Config, folder: Path, tmp_pa
 def test_what_is_not_taken_is_said(tmp_path: Path, finetune_config: Config, caplog: Log) -> None:
     meta = bases.save(tmp_path, bases.small)
     prefix = meta.removesuffix(".meta")
-    save(Path(prefix), {**bases.values_of(prefix), "first/gamma": np.ones(3, np.float32)})
+    more = {name: np.ones(3, np.float32) for name in ("first/gamma", "first/w/Adam", "beta1_power")}
+    save(Path(prefix), {**bases.values_of(prefix), **more})
     caplog.set_level("INFO", logger="absl")
     assert finetune.train(finetune_config(meta, "features", train_steps=1)).step == 1
-    assert f"not taken from {prefix}: first/gamma" in caplog.text
+    left = "first/gamma, global_step, o, beta1_power, first/w/Adam"  # Slots are the last.
+    assert f"not taken from {prefix}: {left}" in caplog.text
     config = finetune_config(meta, "features", exclude="first/gamma")
     with refused("--exclude=first/gamma: it matches none", TrainingError):
         make_task(config)

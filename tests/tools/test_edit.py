@@ -318,6 +318,21 @@ def test_a_graph_whose_table_is_in_the_checkpoint_is_refused(tool: Tool, tmp_pat
     assert tool("edit", f"{tmp_path}/old", f"--output={tmp_path}/new").code == 0
 
 
+def test_outputs_that_cannot_be_imported_are_said_before_anything_is_written(
+    tool: Tool, linear_run: Path, tmp_path: Path
+) -> None:
+    old = _copy(linear_run / "my-model-300", tmp_path / "copy")
+
+    def change(proto: Any) -> None:
+        next(node for node in proto.graph_def.node if node.name == "y").op = "NoSuchOp"
+
+    stock.edit_meta(Path(f"{old}.meta"), change)
+    line = refused(tool, "edit", f"--meta={old}", f"--output={tmp_path}/new")
+    assert line.startswith(f"{old}.meta cannot be imported")
+    assert "NoSuchOp" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["copy"]
+
+
 def test_a_vocabulary_stays_where_it_was(edit: Edit, tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text("a\nb\n")
     with stock.checkpoint(tmp_path / "old"):

@@ -33,14 +33,14 @@ SPECS = {
 
 @pytest.fixture(scope="module")
 def five_layers(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A checkpoint of a five-layer network, with Adam's slots; layer n is filled with n."""
+    """A checkpoint of five layers, with slots and averages of old; layer n is filled with n."""
     prefix = tmp_path_factory.mktemp("five") / "m-9"
     with stock.checkpoint(prefix):
         v1 = tf.compat.v1
         v1.get_variable("global_step", initializer=np.int64(9))
         v1.get_variable("beta1_power", initializer=np.float32(0.5))
         for number, layer in enumerate(LAYERS[:5], 1):
-            for slot, scale in (("", 1), ("/Adam", -1)):
+            for slot, scale in (("", 1), ("/Adam", -1), ("/m", -2), ("/local_step", -3)):
                 value = np.full((3, 3), scale * number, np.float32)
                 v1.get_variable(f"old/{layer}/w{slot}", initializer=value)
     return str(prefix)
