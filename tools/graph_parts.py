@@ -83,6 +83,8 @@ def _info_lines(found: Mapping[str, Any], most: int) -> Iterator[str]:
     if found["tags"]:
         yield f"  tags {listed(found['tags'], most)}"
     yield f"  graph version: producer {found['producer']}, min consumer {found['min_consumer']}"
+    if found["bad_consumers"]:
+        yield f"  bad consumers {listed(found['bad_consumers'], most)}"
     yield f"  operations: {counted(found['ops'], most)}"
     if any(found["saver"].values()):
         yield f"  saver: {', '.join(f'{key} {value}' for key, value in found['saver'].items())}"

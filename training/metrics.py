@@ -106,7 +106,9 @@ class MetricsLog:
             # one that was killed before its first checkpoint.
             begun = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
             self._write_event(session_log=begun, step=start + 1 if start else 0)
-            self._write_event(summary=_hparams(identity), step=start)
+            # TensorBoard's tab HPARAMS shows numbers, texts and switches alone.
+            told = {k: v for k, v in identity.items() if isinstance(v, bool | int | float | str)}
+            self._write_event(summary=session_start_pb(told), step=start)
             self._flushed = time.monotonic()
 
     def _write_event(self, **content: Any) -> None:
@@ -151,12 +153,6 @@ class MetricsLog:
         with suppress(*lesser), _writing():
             self._lines.close()
             self._events.close()
-
-
-def _hparams(identity: Mapping[str, Any]) -> tf.compat.v1.Summary:
-    """What TensorBoard's tab HPARAMS shows of a run: its numbers, texts and switches."""
-    told = {k: v for k, v in identity.items() if isinstance(v, bool | int | float | str)}
-    return session_start_pb(told)
 
 
 def _histogram(values: Array) -> tf.compat.v1.HistogramProto:
