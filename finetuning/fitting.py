@@ -82,8 +82,7 @@ def restored_values(plan: BasePlan) -> InitialValues:
     reader = CheckpointReader(prefix)
     places = checkpoint_keys(plan.meta, plan.restored, reader.names)
     keys = {name: place.key for name, place in places.items()}
-    left = reader.shapes.keys() - keys.values() - {OBJECT_GRAPH}
-    if left:
+    if left := reader.shapes.keys() - keys.values() - {OBJECT_GRAPH}:
         slots_last = sorted(left, key=lambda key: (is_slot(key, reader.shapes), key))
         logging.info("not taken from %s: %s", prefix, first_few(slots_last, _SHOWN))
     others = ", ".join(plan.meta.others) or "the graph's initial value"

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import signal
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,7 +32,17 @@ def train_watched(task: Task, run: RunConfig, at_step: Callable[[int], object]) 
 
 def stop_at(step: int, number: signal.Signals = signal.SIGTERM) -> Callable[[int], None]:
     """For `train_watched`: the signal arrives with the batch of this step, which is finished."""
-    return lambda k: os.kill(os.getpid(), number) if k == step else None
+    return lambda k: send(number) if k == step else None
+
+
+def send(number: signal.Signals = signal.SIGTERM) -> None:
+    """Sends this process, which trains, a signal, and waits until the main thread has taken it."""
+    taker = signal.getsignal(number).__self__  # type: ignore[union-attr]
+    os.kill(os.getpid(), number)
+    until = time.monotonic() + 60
+    while taker.received is None:
+        assert time.monotonic() < until
+        time.sleep(0.001)
 
 
 def with_run(config: _Config, **changes: Any) -> _Config:

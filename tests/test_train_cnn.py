@@ -5,7 +5,6 @@ import itertools
 import json
 import os
 import shutil
-import signal
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
@@ -27,7 +26,7 @@ from prediction.evaluation import predict
 from prediction.request import PredictConfig
 from tests import runs
 from tests.conftest import Log, Patch
-from tests.runs import with_run
+from tests.runs import send, with_run
 from train_cnn import CnnConfig
 from train_mlp import MlpConfig
 from training import loop
@@ -95,13 +94,13 @@ def test_signals_lose_no_step(
 
     def test_batches() -> Iterable[Batch]:
         if next(evaluations) == 2 and where == "evaluation":
-            os.kill(os.getpid(), signal.SIGTERM)
+            send()
         assert task.test_batches is not None
         return task.test_batches()
 
     def signalled_write(prefix: str, values: Any) -> None:
         if where == "save" and prefix.endswith("-7"):
-            os.kill(os.getpid(), signal.SIGTERM)
+            send()
         write(prefix, values)
 
     monkeypatch.setattr(writer, "write_bundle", signalled_write)

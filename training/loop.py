@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, closing, suppress
 from fractions import Fraction
 from pathlib import Path
@@ -73,7 +74,14 @@ def train(task: Task, config: RunConfig) -> Outcome:
 
         return replay(task, config)
     _say_what_is_slow(config)
-    with StopSignals() as stop, open_session(task, config, stop.asked) as (session, team):
+    # A signal that comes upon a product of matrices, in the thread that takes it, breaks the memory
+    # of TensorFlow 2.21: so the main thread, which takes them all, only waits.
+    with StopSignals() as stop, ThreadPoolExecutor(1, "training") as executor:
+        return executor.submit(_train, task, config, stop.asked).result()
+
+
+def _train(task: Task, config: RunConfig, stop: Callable[[], int | None]) -> Outcome:
+    with open_session(task, config, stop) as (session, team):
         if team.place.rank == 0:
             step = _lead(session, task, config, team)
         else:

@@ -133,10 +133,6 @@ class ShardedSession(GraphSession):
             into[place] = part.ravel()
         return into
 
-    def first_row(self, rows: Sequence[np.ndarray[Any, Any]]) -> bytes:
-        """The very bytes that the first shard of a batch gives."""
-        return self.row(rows, 0, _aligned(self.row_size)).tobytes()
-
 
 def _drawn_rows(model: TrainableGraph) -> Iterator[tf.Tensor]:
     """What a training step draws at random with a row for each example, such as dropout masks."""

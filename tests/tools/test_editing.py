@@ -90,7 +90,7 @@ def test_clashes_and_rules_of_no_use_are_refused(rule: Rename, message: str) -> 
         new_names(KEYS, [rule])
 
 
-@pytest.mark.parametrize("text", ["", "w", "=", "=v", "/=a/", "a/=b", "a=b/", "a=", "a=a"])
+@pytest.mark.parametrize("text", ["", "w", "=", "=v", "/=a/", "a/=b", "a=b/", "a="])
 def test_rules_of_another_form_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="old=new"):
         plain_rename(text)

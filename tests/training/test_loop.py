@@ -6,6 +6,7 @@ import math
 import os
 import re
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -124,6 +125,14 @@ def test_an_interrupted_run_is_the_same(config: LinearConfig, tmp_path: Path, ca
         assert f"stopped at step {step + 1} of 40" in caplog.text
     assert train_linear.train(config).exit_code == 0
     assert runs.same(config.run, unbroken.run)
+
+
+def test_the_thread_that_takes_signals_only_waits(config: LinearConfig) -> None:
+    """A handler that is called upon a product of matrices breaks the memory of TensorFlow."""
+    threads = set[threading.Thread]()
+    _train_with(config, lambda _: threads.add(threading.current_thread()))
+    assert len(threads) == 1
+    assert threading.main_thread() not in threads
 
 
 def test_another_machine_is_said(config: LinearConfig, monkeypatch: Patch, caplog: Log) -> None:
