@@ -303,7 +303,7 @@ def _data(batch_size: int, folder: Path) -> Iterator[str]:
         ("files", 0, "not asked for"),
         ("files", _HALF_MB, "not asked for"),
     ):
-        held = ", half of them held" if memory_mb else ""
+        held = ", half held" if memory_mb else ""
         name = f"training, batch {batch_size}: {data} on disk{held} / in memory"
         yield compare(name, speed(data, memory_mb), speed(data, 512), "images/s", bound)
 

@@ -33,7 +33,7 @@ def _is_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
         ("train-10", 8),
         ("predict", 4),
         ("memory", [r"300 images, at most so much memory above the start +-?[\d.,]+ MB \(below"]),
-        ("data-128", [r"images\.npy on", "files on disk / in", "files on disk, half of them held"]),
+        ("data-128", [r"images\.npy on", "files on disk / in", "files on disk, half held"]),
         ("reading", ["CPU seconds", "wall seconds"]),
     ],
 )
