@@ -152,15 +152,14 @@ def _cost(folder: Path, command: Sequence[str], *, is_wall: bool = False) -> flo
 def _workers(folder: Path) -> Iterator[str]:
     """What shards and workers cost a step: what whole runs take for some more of them."""
     measuring.write_digits(folder / "digits", 128)
-    few, many = _LENGTHS
     quiet = ("--batch_size=128", "--log_every_steps=10000", "--save_every_steps=10000")
 
     def step(command: Sequence[str], is_wall: bool, flags: Sequence[str]) -> float:
         given = (*command, "--ckpt_dir={new}", *quiet, *flags)
-        costs = (
+        short, long = (
             _cost(folder, (*given, f"--train_steps={count}"), is_wall=is_wall) for count in _LENGTHS
         )
-        return (-next(costs) + next(costs)) * 1e3 / (many - few)
+        return (long - short) * 1e3 / (_LENGTHS[1] - _LENGTHS[0])
 
     one, two, shards = "--intra_op_threads=1", "--intra_op_threads=2", "--shards=4"
     both = (shards, one, "--workers=2")  # on two processors, as 1 worker is on two threads

@@ -69,15 +69,16 @@ def train(task: Task, config: RunConfig) -> Outcome:
         task = task._replace(identity={**task.identity, "shards": config.shards})
     if config.bfloat16:
         task = task._replace(identity={**task.identity, "precision": config.precision})
-    if config.replay is not None:
-        from training.replay import replay  # It is made of what is here, and few need it.
-
-        return replay(task, config)
-    _say_what_is_slow(config)
     # A signal that comes upon a product of matrices, in the thread that takes it, breaks the memory
     # of TensorFlow 2.21: so the main thread, which takes them all, only waits.
-    with StopSignals() as stop, ThreadPoolExecutor(1, "training") as executor:
-        return executor.submit(_train, task, config, stop.asked).result()
+    with ThreadPoolExecutor(1, "training") as executor:
+        if config.replay is not None:
+            from training.replay import replay  # It is made of what is here, and few need it.
+
+            return executor.submit(replay, task, config).result()
+        _say_what_is_slow(config)
+        with StopSignals() as stop:
+            return executor.submit(_train, task, config, stop.asked).result()
 
 
 def _train(task: Task, config: RunConfig, stop: Callable[[], int | None]) -> Outcome:

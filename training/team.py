@@ -64,7 +64,7 @@ class Team:
         self.stopping: int | None = None  # As of `Alone`, and the same for all workers.
         self._waiting: tuple[float, float] | None = None  # Since when, and for how long at most.
         self._is_over = False
-        self._exchanges, self._exchange_seconds, self._row_bytes = 0, 0.0, 0
+        self._exchanges, self._exchange_seconds = 0, 0.0
         if place.network is not None:
             enter_network(place.network)
         self._config = _session_config(place.rank)
@@ -85,7 +85,7 @@ class Team:
             if self._exchanges:
                 took = self._exchange_seconds * 1e3 / self._exchanges
                 told = "an exchange took %.2f ms, waiting included: %d bytes to each other worker"
-                logging.info(told, took, self._row_bytes)
+                logging.info(told, took, 4 * self.session.row_size)
         else:
             told = str(error) if isinstance(error, UserError) else f"{kind}: {error}"
             with suppress(LostError):
@@ -131,7 +131,7 @@ class Team:
         """The sums of all workers, by rank, for that of this one; also who asks to stop."""
         began = time.monotonic()
         parts = self._turn(self._stop() or 0, row.view(np.uint8))
-        self._exchanges, self._row_bytes = self._exchanges + 1, row.nbytes
+        self._exchanges += 1
         self._exchange_seconds += time.monotonic() - began
         self.stopping = max(int(part[0]) for part in parts) or None
         return [part[_HEADER : _HEADER + len(row)].view(np.float32) for part in parts]
