@@ -5,9 +5,9 @@
 
 Each kind of run is trained to its end; then in parts, stopped by SIGTERM. Then runs are killed with
 SIGKILL, each at an instant drawn uniformly from the time that an unbroken one takes, saves
-included, and go on to their end. With shards all this is on 1, 2 and 4 workers in turn, and one of
-them is killed. TensorFlow is imported once; the processes are forked before any session exists.
-Exits 1 when anything was lost, or a process was left.
+included, and go on to their end, every other one of a kind after a SIGTERM. With shards all this is
+on 1, 2 and 4 workers in turn, and one of them is killed. TensorFlow is imported once; the processes
+are forked before any session exists. Exits 1 when anything was lost, or a process was left.
 """
 
 import logging
@@ -67,6 +67,8 @@ def run_campaign(request: Request, folder: Path) -> Counter[str]:
     found: Counter[str] = Counter()
     trainers = make_trainers(folder, request.steps, request.shards)
     counts = (1,) if request.shards == 1 else (1, 2, 4)
+    # Where a run was stopped, there may be a checkpoint in place of an older one.
+    last = partial(_of_end, steps=request.steps)
     unbroken, seconds = dict[str, Ends](), dict[str, float]()
     for name, trainer in trainers.items():
         alone = _finish(trainer, folder / f"{name} on one thread", "--intra_op_threads=1")
@@ -78,9 +80,8 @@ def run_campaign(request: Request, folder: Path) -> Counter[str]:
         path, unbroken[name] = folder / f"{name} moved", alone
         for count in (1, counts[-1], counts[len(counts) // 2]):
             found.update(_stopped(trainer, path, count, draw.uniform(0, seconds[name] / 10)))
-        # Where it was stopped, there may be a checkpoint in place of an older one.
-        last, moved = (_of_end(ends, request.steps) for ends in (alone, _finish(trainer, path)))
-        found.update(_compared(f"{name}, stopped three times", last, moved))
+        ends = alone, _finish(trainer, path)
+        found.update(_compared(f"{name}, stopped three times", *map(last, ends)))
     for number in range(request.kills):
         name = [*trainers][number % len(trainers)]
         trainer, path = trainers[name], folder / f"killed {number}"
@@ -88,8 +89,13 @@ def run_campaign(request: Request, folder: Path) -> Counter[str]:
         while not (seen := [*_killed(trainer, path, count, draw, seconds[name])]):
             shutil.rmtree(path, ignore_errors=True)
         found.update([*seen, *_look(path)])
-        ended = _finish(trainer, path, f"--workers={draw.choice(counts)}")
-        found.update(_compared(f"{name}, after a kill", unbroken[name], ended))
+        what, is_stopped = f"{name}, after a kill", number // len(trainers) % 2 == 1
+        if is_stopped:
+            found.update(_stopped(trainer, path, count, draw.uniform(0, seconds[name] / 10)))
+        ends = unbroken[name], _finish(trainer, path, f"--workers={draw.choice(counts)}")
+        if is_stopped:
+            what, ends = f"{what} and a stop", (last(ends[0]), last(ends[1]))
+        found.update(_compared(what, *ends))
         shutil.rmtree(path, ignore_errors=True)
     return found
 

@@ -365,7 +365,7 @@ def _onednn(_: Path) -> Iterator[str]:
     names += [f"predict, batch {n}" for n in _RATED_PREDICTION]
     for number, name in enumerate(names):
         figures = [(on[number], off[number]) for on, off in pairs]
-        yield measuring.summary(f"{name}: oneDNN / without", figures, "images/s", "")
+        yield measuring.summary(f"{name}: oneDNN / without", figures, "images/s", "not asked for")
 
 
 def _rates(folder: Path) -> Iterator[str]:

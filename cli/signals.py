@@ -1,4 +1,4 @@
-"""The signals that ask a process to stop, and what they do outside of a script's own work.
+"""The signals that ask a process to stop: they end it, or its training after a step.
 
 A script imports this first, as Python makes a traceback of a SIGINT until there is a handler.
 """
@@ -6,7 +6,11 @@ A script imports this first, as Python makes a traceback of a SIGINT until there
 import os
 import signal
 import sys
-from contextlib import suppress
+import threading
+import time
+from contextlib import ExitStack, suppress
+
+ECHO_SECONDS = 0.5  # Who started the process may pass on a Ctrl-C that it was sent itself.
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:
@@ -24,9 +28,7 @@ def end_at_signals(words: str = "") -> None:
     """
 
     def end(number: int, _: object) -> None:
-        if words:
-            with suppress(OSError):
-                os.write(2, words.encode())
+        _say(words)
         os._exit(128 + number)
 
     for number in stop_signals():
@@ -50,3 +52,50 @@ def exit_at_signals() -> list[int]:
     for number in stop_signals():
         signal.signal(number, exit_once)
     return came
+
+
+class StopSignals:
+    """While entered, the first signal is noted, and a SIGINT after it ends the process at once.
+
+    One that comes within `ECHO_SECONDS` of the first counts as the same.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None  # The first signal's number.
+        self.is_starting = True  # Until `asked`, after the first step: none is there to save yet.
+        self._received_at = 0.0
+        self._given_back = ExitStack()  # Who took the signals before.
+
+    def __enter__(self) -> "StopSignals":
+        # Python delivers signals to the main thread alone, and only it may say who takes them.
+        if threading.current_thread() is threading.main_thread():
+            for number in stop_signals():
+                before = signal.signal(number, self._note)
+                self._given_back.callback(signal.signal, number, before)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._given_back.close()
+
+    def asked(self) -> int | None:
+        """The signal that asks the run to stop after this step; None while there is none."""
+        self.is_starting = False
+        return self.received
+
+    def _note(self, number: int, _: object) -> None:
+        now = time.monotonic()
+        if self.received is None:
+            self.received, self._received_at = number, now
+            first = "its first step, once it has started"
+            saving = first if self.is_starting else "the present step"
+            _say(f"\nstopping: saving {saving} (Ctrl-C again stops at once)\n")
+        elif number == signal.SIGINT and now > self._received_at + ECHO_SECONDS:
+            # The checkpoints on disk are whole at any instant, so nothing has to be tidied.
+            _say("\nstopped at once: the step under way is not saved\n")
+            os._exit(128 + number)
+
+
+def _say(words: str) -> None:
+    """Writes to stderr if that can be written: what a handler raises would break off the step."""
+    with suppress(OSError):
+        os.write(2, words.encode())

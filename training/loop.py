@@ -6,15 +6,11 @@ SIGINT, SIGTERM and SIGHUP are a request that it answers between two steps.
 import math
 import os
 import shlex
-import signal
-import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, closing, suppress
+from contextlib import AbstractContextManager, ExitStack, closing
 from fractions import Fraction
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -24,7 +20,7 @@ import file_io
 from checkpoints import folder, layout
 from checkpoints.lock import FolderLock
 from checkpoints.writer import CheckpointWriter, RunRecord
-from cli.signals import stop_signals
+from cli.signals import StopSignals
 from cli.terminal import ONEDNN_VARIABLE, is_off
 from errors import TrainingError
 from training import resume
@@ -318,56 +314,3 @@ def due(step: int, every: int | Fraction, last: int) -> bool:
     after each multiple: 469, 938, 1407, 1875.
     """
     return step // every > (step - 1) // every or step == last
-
-
-ECHO_SECONDS = 0.5  # Who started the process may pass on a Ctrl-C that it was sent itself.
-
-
-class StopSignals:
-    """While entered, the first signal is noted, and a SIGINT after it ends the process at once.
-
-    One that comes within `ECHO_SECONDS` of the first counts as the same.
-    """
-
-    def __init__(self) -> None:
-        self.received: int | None = None  # The first signal's number.
-        self.is_starting = True  # Until `asked`, after the first step: none is there to save yet.
-        self._received_at = 0.0
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> "StopSignals":
-        # Python delivers signals to the main thread alone, and only it may say who takes them.
-        if threading.current_thread() is threading.main_thread():
-            self._previous = {
-                number: signal.signal(number, self._note) for number in stop_signals()
-            }
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def asked(self) -> int | None:
-        """The signal that asks the run to stop after this step; None while there is none."""
-        self.is_starting = False
-        return self.received
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        del frame
-        now = time.monotonic()
-        if self.received is None:
-            self.received, self._received_at = number, now
-            saving = (
-                b"its first step, once it has started" if self.is_starting else b"the present step"
-            )
-            _say(b"\nstopping: saving %b (Ctrl-C again stops at once)\n" % saving)
-        elif number == signal.SIGINT and now > self._received_at + ECHO_SECONDS:
-            # The checkpoints on disk are whole at any instant, so nothing has to be tidied.
-            _say(b"\nstopped at once: the step under way is not saved\n")
-            os._exit(128 + number)
-
-
-def _say(line: bytes) -> None:
-    """Writes to stderr if that can be written: what a handler raises would break off the step."""
-    with suppress(OSError):
-        os.write(2, line)

@@ -188,8 +188,9 @@ class GraphSession:
         """
         found = model.graph.get_collection(tf.compat.v1.GraphKeys.GLOBAL_VARIABLES)
         self._variables: dict[str, tf.Variable] = {v.op.name: v for v in found}
-        # -1 runs the operations in the calling thread. Other threads gain nothing here, and are
-        # waited for where a save keeps a processor busy.
+        # -1 runs the operations in the calling thread, one after another. Side by side, small
+        # batches gain a tenth and lose it where a save keeps a processor busy; and in some graphs
+        # what reads a variable would be beside what writes it.
         config = tf.compat.v1.ConfigProto(inter_op_parallelism_threads=-1)
         if bfloat16:
             rewrites = config.graph_options.rewrite_options

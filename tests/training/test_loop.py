@@ -20,7 +20,9 @@ import tensorflow as tf
 
 import train_linear
 from checkpoints.lock import LOCK_FILE, FolderLock
+from cli import signals
 from cli.fields import parse
+from cli.signals import StopSignals
 from cli.terminal import INTRA_OP_THREADS_VARIABLE
 from errors import CheckpointError, TrainingError
 from models import cnn
@@ -31,7 +33,7 @@ from tests.runs import with_run
 from train_linear import LinearConfig
 from training import loop, resume
 from training.config import RunConfig, last_step, log_interval
-from training.loop import StopSignals, due
+from training.loop import due
 from training.task import GraphSession
 
 STEPS = 40
@@ -255,7 +257,7 @@ def test_the_first_signal_is_noted(
 
 
 def test_the_second_sigint_ends_the_process_at_once(monkeypatch: Patch) -> None:
-    monkeypatch.setattr(loop, "ECHO_SECONDS", -1.0)
+    monkeypatch.setattr(signals, "ECHO_SECONDS", -1.0)
     child = os.fork()
     if child == 0:
         with StopSignals():
