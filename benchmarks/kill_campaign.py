@@ -5,8 +5,8 @@
 
 Each kind of run is trained to its end; then in parts, stopped by SIGTERM. Then runs are killed with
 SIGKILL, each at an instant drawn uniformly from the time that an unbroken one takes, saves
-included, and go on to their end, every other one of a kind after a SIGTERM. With shards all this is
-on 1, 2 and 4 workers in turn, and one of them is killed. TensorFlow is imported once; the processes
+included, and go on to their end, every other one of a kind after a SIGTERM. With shards the runs
+are on 1, 2 or 4 workers, and one of 2 or 4 is killed. TensorFlow is imported once; the processes
 are forked before any session exists. Exits 1 when anything was lost, or a process was left.
 """
 
@@ -33,7 +33,7 @@ from cli.terminal import import_tensorflow
 from finetuning import FinetuneConfig
 
 _EXAMPLES = 240
-_END_SECONDS = 60.0  # From a signal on, many times what it takes.
+_END_SECONDS = 60.0  # Many times what a start takes, and an end after a signal.
 _ENOUGH_SECONDS = 5.0  # What the other workers should need.
 
 Ends: TypeAlias = dict[str, object]  # What lasts of a run, by name.
@@ -44,10 +44,10 @@ _Seen = TypeVar("_Seen")
 class Request:
     """What the campaign is asked for."""
 
-    kills: int = flag("How many.", 1000, low=0)
-    shards: int = flag("Of each batch: 4 for runs on 1, 2 and 4 workers.", 1, low=1)
+    kills: int = flag("Runs to kill.", 1000, low=0)
+    shards: int = flag("Of each batch: 1, or 4 for runs on 1, 2 and 4 workers.", 1, low=1)
     steps: int = flag("Steps of each run.", 200, low=40)
-    seed: int = flag("Draws what happens.", 0, low=0)
+    seed: int = flag("Draws the instants, the workers and their numbers.", 0, low=0)
 
 
 def main(request: Request) -> int:
@@ -186,20 +186,21 @@ def _workers_of(child: int, count: int) -> list[int]:
 
     if workers := _until(look, _END_SECONDS):
         return workers
+    os.killpg(child, signal.SIGKILL)
     raise RuntimeError(f"process {child} has not started {count} workers")
 
 
 def _stopped(trainer: Trainer, path: Path, count: int, seconds: float) -> Iterator[str]:
     """Stops a run by a SIGTERM to one worker, some time after its first save from here on."""
-    index = path / "checkpoint"
+    state = path / "checkpoint"
 
     def saved() -> int:
-        return index.stat().st_mtime_ns if index.exists() else 0
+        return state.stat().st_mtime_ns if state.exists() else 0
 
     begun, child = saved(), _start(trainer, path, f"--workers={count}")
     one = _workers_of(child, count)[-1]
     if not _until(lambda: saved() != begun or _has_ended(child), _END_SECONDS):
-        raise RuntimeError(f"the run in {path} does not begin")
+        os.killpg(child, signal.SIGKILL)
     if _has_ended(child):
         code = _wait(child)
         by_itself = f"LOST: a run ended by itself with {code}"
@@ -261,7 +262,7 @@ def _look(path: Path) -> Iterator[str]:
 
 
 def _of_end(ends: Ends, steps: int) -> Ends:
-    """Of what lasts, what is of the last step, or of all."""
+    """Of what lasts, the files of the last step and what covers all steps."""
     return {k: v for k, v in ends.items() if f"-{steps}." in k or k in ("metrics", "events")}
 
 

@@ -109,10 +109,10 @@ def is_usable(suffixes: set[str]) -> bool:
 # The manifest: what a checkpoint's files are, and that they are all there.
 #
 # `my-model-<step>.manifest` is JSON: `format` 1, `step`, `saved_at` (seconds since 1970),
-# `environment` (the TensorFlow version and the machine that wrote it), `config` (what the run was
-# asked for), `files` (the size in bytes and the SHA-256 of each), where it was measured
-# `test_accuracy` (in [0, 1], of these very weights), unless it is a run's first `previous` (the
-# step and the SHA-256 of the manifest before it), and `sha256`, the hash of the manifest itself
+# `environment` (what the last bits depend on: TensorFlow, threads, processor), `config` (what the
+# run's result follows from), `files` (the size in bytes and the SHA-256 of each), where it was
+# measured `test_accuracy` (in [0, 1], of these very weights), unless it is a run's first `previous`
+# (step and SHA-256 of the manifest before it), and `sha256`, the hash of the manifest itself
 # without that entry. A checkpoint is committed when its manifest is in place. A later version may
 # add entries, or count up `format`.
 

@@ -45,7 +45,7 @@ def export_meta_graph(
     trained_on: str | None = None,
     image_shape: tuple[int, int, int] | None = None,
 ) -> bytes:
-    """Adds a stock Saver; returns the MetaGraphDef, at every call the same bytes, on no device.
+    """Adds a stock Saver; returns the MetaGraphDef, of equal graphs the same bytes, on no device.
 
     It says beside the graph: the names of classes, by label; what an image of uint8 is multiplied
     by for the input; the name of a built-in data set; height, width and channels (1 or 3) of the
@@ -79,8 +79,8 @@ class RunRecord(NamedTuple):
     """What every checkpoint of a run has in common; JSON values go into each manifest."""
 
     meta_graph: bytes  # The serialized MetaGraphDef, the same for every step.
-    config: Mapping[str, Any]  # What the run was asked for.
-    environment: Mapping[str, Any]  # The TensorFlow version and the machine.
+    config: Mapping[str, Any]  # The run's identity: what its result follows from.
+    environment: Mapping[str, Any]  # What the last bits depend on: versions, threads, processor.
     # What must be on the disk before a checkpoint is committed: the metrics.
     side_files: Sequence[str] = ()
 
@@ -117,7 +117,7 @@ class CheckpointWriter:
         self._pending: Future[None] | None = None
 
     def check_space(self) -> None:
-        """Writes as much as a checkpoint takes, and deletes it, or raises CheckpointError."""
+        """Writes what a checkpoint takes, or 64 MiB of it, and deletes it; else CheckpointError."""
         size = len(self._record.meta_graph) + sum(v.nbytes for v in self._values.values())
         state = os.path.join(self._folder, layout.STATE_FILE)
         tried = bytes(min(size, _MOST_TRIED_BYTES))
@@ -146,8 +146,8 @@ class CheckpointWriter:
             self._failures += 1
             if self._failures == MOST_FAILURES:
                 raise CheckpointError(
-                    f"{error}; so did the {MOST_FAILURES - 1} saves before it: what was saved "
-                    "before them is whole, and the same command goes on from there"
+                    f"{error}; the {MOST_FAILURES - 1} saves before it failed as well: what was "
+                    "saved before them is whole, and the same command goes on from there"
                 ) from error
             logging.warning("%s; training goes on", error)
         for name, copy in self._values.items():
@@ -197,9 +197,8 @@ class CheckpointWriter:
         try:
             after_save(self._folder, step, self._retention)
         except OSError as error:
-            raise CheckpointError(
-                f"{prefix} is saved, but older ones could not be deleted: {reason(error)}"
-            ) from error
+            line = "%s is saved, but the state file or older checkpoints stay as they are: %s"
+            logging.warning(line, prefix, reason(error))
 
     def _discard(self, step: int) -> None:
         """Frees the space of a save that failed, as far as the file system lets us."""
@@ -262,7 +261,8 @@ def make_fed_callable(
 
     A call takes an array for each of `feeds`, of its very dtype. A ref variable is fetched as its
     own memory, which later runs write to: copy it to keep it. After `timeout_ms` (0 for never) a
-    call raises tf.errors.DeadlineExceededError; kernels but queues and loops are waited for.
+    call raises tf.errors.DeadlineExceededError, once the kernel that runs is done; queues and loops
+    are broken off.
     """
     # The public `Session.make_callable` hands a call with a feed to `Session.run`, which works out
     # feeds and fetches anew: 144 microseconds a step of the linear model, against 19 in this way.

@@ -25,7 +25,7 @@ from typing import Any, NoReturn, TextIO
 from absl import flags, logging
 
 from cli.fields import CommandLine
-from cli.signals import end_at_signals, exit_at_signals, stop_signals
+from cli.signals import ECHO_SECONDS, end_at_signals, exit_at_signals, stop_signals
 from cli.terminal import (
     EXIT_FAILED,
     EXIT_USAGE,
@@ -42,7 +42,6 @@ from errors import UserError
 
 MEMORY_FLAG = "memory_limit_mb"
 STOP_SECONDS = 3  # What a child is given to end itself once it has been told to.
-_IMPATIENT_SECONDS = 0.5  # From one Ctrl-C to another that is no echo of it.
 _LAST_WORDS_BYTES = 4096
 _MOST_OF_A_LINE = 1 << 16  # Characters that are passed on at once.
 # What TensorFlow 2.21 writes when it fails a check of its own: why, then a line for each caller.
@@ -177,7 +176,7 @@ class Supervisor:
         def stop(number: int, _: FrameType | None) -> None:
             """Passes a signal on. Ctrl-C reaches the child too, which then heeds the first."""
             came.append((number, time.monotonic()))
-            is_impatient = came[-1][1] > came[0][1] + _IMPATIENT_SECONDS
+            is_impatient = came[-1][1] > came[0][1] + ECHO_SECONDS
             if self._waits_for_stop:
                 kill, hurry = False, is_impatient and number == signal.SIGINT
             else:

@@ -10,7 +10,8 @@ import threading
 import time
 from contextlib import ExitStack, suppress
 
-ECHO_SECONDS = 0.5  # Who started the process may pass on a Ctrl-C that it was sent itself.
+# Ctrl-C reaches all processes of a terminal, and who started one passes it on: an echo.
+ECHO_SECONDS = 0.5
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:
@@ -38,8 +39,8 @@ def end_at_signals(words: str = "") -> None:
 def exit_at_signals() -> list[int]:
     """From now on the first signal raises SystemExit, and none disturbs the tidying up.
 
-    It is also put into the list that is returned: C++ that the exit comes upon while it makes an
-    error for Python raises another one in its place.
+    Its number is also put into the list that is returned: C++ code that is making an error for
+    Python when the exit comes may raise that error in place of the exit.
     """
     came: list[int] = []
 
@@ -60,10 +61,10 @@ class StopSignals:
     One that comes within `ECHO_SECONDS` of the first counts as the same.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, saves: bool = True) -> None:
+        """Prepares for training; what saves nothing, an audit, is ended by the first signal."""
         self.received: int | None = None  # The first signal's number.
-        self.is_starting = True  # Until `asked`, after the first step: none is there to save yet.
-        self._received_at = 0.0
+        self._saves, self._received_at = saves, 0.0
         self._given_back = ExitStack()  # Who took the signals before.
 
     def __enter__(self) -> "StopSignals":
@@ -77,18 +78,13 @@ class StopSignals:
     def __exit__(self, *error: object) -> None:
         self._given_back.close()
 
-    def asked(self) -> int | None:
-        """The signal that asks the run to stop after this step; None while there is none."""
-        self.is_starting = False
-        return self.received
-
     def _note(self, number: int, _: object) -> None:
         now = time.monotonic()
+        if not self._saves:
+            os._exit(128 + number)
         if self.received is None:
             self.received, self._received_at = number, now
-            first = "its first step, once it has started"
-            saving = first if self.is_starting else "the present step"
-            _say(f"\nstopping: saving {saving} (Ctrl-C again stops at once)\n")
+            _say("\nstopping after the present step (Ctrl-C again stops at once)\n")
         elif number == signal.SIGINT and now > self._received_at + ECHO_SECONDS:
             # The checkpoints on disk are whole at any instant, so nothing has to be tidied.
             _say("\nstopped at once: the step under way is not saved\n")
@@ -96,6 +92,6 @@ class StopSignals:
 
 
 def _say(words: str) -> None:
-    """Writes to stderr if that can be written: what a handler raises would break off the step."""
+    """Writes to stderr if that can be written: an error here would end the wait for a run."""
     with suppress(OSError):
         os.write(2, words.encode())

@@ -20,7 +20,7 @@ from data.files import Array, LabelledSource, Source
 from data.images import as_images
 from errors import DataError
 
-NUM_CLASSES = 10  # Of each of these.
+NUM_CLASSES = 10  # Of each data set in NAMED.
 CLASS_NAMES = tuple(str(digit) for digit in range(NUM_CLASSES))  # Of digits.
 
 
@@ -155,7 +155,7 @@ def open_mnist(folder: str) -> tuple[Source, Source]:
 
     A row is x float32 [784] in [0, 1] and y float32 [10], one-hot. The folder's files are
     train-images-idx3-ubyte, train-labels-idx1-ubyte and the same of t10k, with or without .gz, or
-    with a dot before `idx`. Raises DataError where one is missing or no such file.
+    with a dot before `idx`. Raises DataError where one is missing, or is not such a file.
     """
     return _open_part(folder, "train"), _open_part(folder, "t10k")
 
@@ -220,7 +220,7 @@ def labels_beside(images_path: str) -> str | None:
 
 SHAPE_NAMES = ("circle", "square", "triangle", "cross")
 _SIDE = 32  # pixels in height and width
-# The numbers of the images; four of them are one of each class.
+# The numbers of the images; any four in a row are one of each class.
 TRAIN_SHAPES, TEST_SHAPES = range(4000), range(4000, 4800)
 _SEED = 0  # of the data set; another draws other images of the same kind
 _UNIT = 16  # steps of length a pixel

@@ -38,9 +38,9 @@ SAVED_MODEL, ONNX, TFLITE = "saved_model", "onnx", "tflite"
 FORMATS = (SAVED_MODEL, ONNX, TFLITE)
 SAFETENSORS, NPZ = WEIGHTS = ("safetensors", "npz")
 SUFFIXES = {to: f".{to}" for to in (ONNX, TFLITE, *WEIGHTS)}  # A SavedModel is a folder.
+_OF_GRAPHS = ("fetch", "inputs", "asset", "shape", "feed", "use_moving_averages")
 # onnxruntime promises to run opsets from 7 on, and tf2onnx writes none above 18. Runtimes of 2022
 # and later take 17.
-_OF_GRAPHS = ("fetch", "inputs", "asset", "shape", "feed", "use_moving_averages")
 _FIRST_OPSET, _DEFAULT_OPSET, _LAST_OPSET = 7, 17, 18
 
 

@@ -11,7 +11,7 @@ manifest, which is said. The exit code is 0 where all is well, and 1 where anyth
   python -m tools.verify model1 --repair
   python -m tools.verify model1/my-model-200 --format=json
 
-None of that takes TensorFlow. With --deep, it imports the graphs as well, as every client does: so
+TensorFlow is needed with --deep alone, which imports the graphs as well, as every client does: so
 one is found that is put together wrongly, or has operations that this TensorFlow lacks.
 
 With --repair, the folder's leftovers are cleared and a lost or damaged state file is written anew;

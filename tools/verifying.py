@@ -149,8 +149,8 @@ class Findings(NamedTuple):
 def _verify_entry(config: VerifyConfig, imported: dict[str, str | None], entry: Entry) -> Record:
     """Reads all there is of a checkpoint; whatever is wrong is in what is returned, JSON values.
 
-    Its `tensors` are their number, its `bytes` those in memory, in which texts count for nothing,
-    both null where they cannot be read.
+    Its `tensors` are how many there are, its `bytes` their size in memory without texts; both are
+    null where they cannot be read.
     """
     found = Findings([], [])
     _compare_files(entry.prefix, found)
@@ -257,7 +257,7 @@ def _unavailable(meta: MetaGraphFile) -> list[str]:
     wanted = [
         variable
         for variable in graph_variables(meta)
-        # Without a saver, those that one leaves out unless it is told to save them.
+        # Without a saver, all but local variables, which one leaves out unless it is told of them.
         if (variable.name in saved if saved else variable.name not in left_out)
     ]
     return unavailable(meta, wanted) if wanted else []

@@ -196,7 +196,7 @@ class RunConfig:
         "Threads among which an operation may split its work, which changes the last bits of its "
         f"result; by default {INTRA_OP_THREADS_VARIABLE}, else 1 for steps so small that splitting "
         "them costs more than it gains, else one a processor. With --shards, the shards that are "
-        "computed at once, which changes no bits; by default one a processor.",
+        "computed at once, which changes no bits; by default processors / --workers.",
         None,
         low=1,
         high=MOST_THREADS,

@@ -65,16 +65,17 @@ def train(task: Task, config: RunConfig) -> Outcome:
         task = task._replace(identity={**task.identity, "shards": config.shards})
     if config.bfloat16:
         task = task._replace(identity={**task.identity, "precision": config.precision})
-    # A signal that comes upon a product of matrices, in the thread that takes it, breaks the memory
-    # of TensorFlow 2.21: so the main thread, which takes them all, only waits.
+    # TensorFlow 2.21 breaks the process's memory where a signal comes to a thread that multiplies
+    # matrices. Signals come to the main thread: so it only waits.
     with ThreadPoolExecutor(1, "training") as executor:
         if config.replay is not None:
             from training.replay import replay  # It is made of what is here, and few need it.
 
-            return executor.submit(replay, task, config).result()
+            with StopSignals(saves=False):
+                return executor.submit(replay, task, config).result()
         _say_what_is_slow(config)
         with StopSignals() as stop:
-            return executor.submit(_train, task, config, stop.asked).result()
+            return executor.submit(_train, task, config, lambda: stop.received).result()
 
 
 def _train(task: Task, config: RunConfig, stop: Callable[[], int | None]) -> Outcome:
@@ -296,7 +297,7 @@ class Keeper:
 def measured(
     session: GraphSession, task: Task, step: int, values: Mapping[str, Any] | None = None
 ) -> Metrics:
-    """What the log has of a step that has given these values, and of the one before the first."""
+    """What the log has of a step, which gave `values`; without them, of the start of a run."""
     held = session.variables() if task.logged_variables else {}
     variables = {name: float(held[name].item()) for name in task.logged_variables}
     if values is None:

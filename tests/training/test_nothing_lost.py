@@ -178,10 +178,26 @@ def test_saves_that_never_succeed_end_the_run(config: LinearConfig, monkeypatch:
     steps = itertools.count()
     with monkeypatch.context() as patched:
         patched.setattr(writer, "write_bundle", Mock(side_effect=full))
-        with pytest.raises(CheckpointError, match=r"No space left on device; so did the 2 saves"):
+        with pytest.raises(
+            CheckpointError, match=r"No space left on device; the 2 saves before it failed"
+        ):
             _train(config, lambda _: next(steps))
     assert next(steps) == 40  # The fourth save finds that three have failed.
     assert _train(config).step == STEPS
+
+
+def test_old_checkpoints_that_stay_end_no_run(
+    config: LinearConfig, folder: Path, monkeypatch: Patch, caplog: Log
+) -> None:
+    """The saves have succeeded; what should have gone goes with the next one that can."""
+    refused = OSError(errno.EACCES, "Permission denied")
+    with monkeypatch.context() as patched:
+        patched.setattr(writer, "after_save", Mock(side_effect=refused))
+        assert _train(config).step == STEPS
+    assert caplog.text.count(" is saved, but ") > writer.MOST_FAILURES
+    assert len([*folder.glob("*.manifest")]) > config.run.max_to_keep
+    _train_longer(config)
+    assert len([*folder.glob("*.manifest")]) == config.run.max_to_keep
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])

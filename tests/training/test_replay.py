@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -341,6 +342,24 @@ def test_another_model_is_named_before_its_variables(cnn_run: Path, linear_confi
             TrainingError, match=r"my-model-\d+ is of .*: model was 'cnn', is now 'l"
         ):
             _verdict(linear_config(cnn_run), *steps)
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_signal_ends_an_audit_at_once(config: LinearConfig) -> None:
+    """It has nothing to save. The signal comes to a copy of the process, which has its handlers."""
+
+    def stop(step: int) -> None:
+        if step == 15:
+            child = os.fork()
+            if child == 0:
+                os.kill(os.getpid(), signal.SIGTERM)
+                os._exit(0)
+            ended.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+    ended: list[int] = []
+    task, run = train_linear.make_task(config), with_run(config, replay=(10, 20)).run
+    assert runs.train_watched(task, run, stop).exit_code == 0
+    assert ended == [128 + signal.SIGTERM]
 
 
 def test_a_folder_that_is_trained_into_is_left_alone(config: LinearConfig, folder: Path) -> None:
