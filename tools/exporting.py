@@ -48,6 +48,7 @@ from tools.export_saved_model import (
 from tools.freezing import Reference, described, freeze_and_compare, largest_difference
 from tools.frozen_graph import FrozenGraph
 
+# A new format is an entry here and in `export.py`, and a branch of `_write_file`.
 _RUNTIMES = {ONNX: "onnxruntime", TFLITE: "TFLite's interpreter"}
 _CHOICES = frozenset({"Case", "If", "Merge", "StatelessCase", "StatelessIf"})
 _MAX_NAMED = 10
