@@ -28,6 +28,9 @@ _MASKS = (
     (re.compile(r"stored \d+, of what was read \d+"), "stored N, of what was read N"),
     (re.compile(r"\b(x86_64|aarch64|arm64|AMD64)\b"), "MACHINE"),
     (re.compile(r"\b(avx2|asimd)[a-z0-9_ ]*\b"), "PROCESSOR"),
+    # Whoever runs the tests may have switched oneDNN off, which is said.
+    (re.compile(r"(\bonednn\"?:? \"?)[01]"), r"\1N"),
+    (re.compile(r"^! warning: TF_ENABLE_ONEDNN_OPTS=0 .*\n", re.MULTILINE), ""),
     (re.compile(r"(checkpoints?), [\d.]+ KiB"), r"\1, SIZE"),  # A manifest says the processor.
     (re.compile(r"^! [IWE]\d{4} .*\n", re.MULTILINE), ""),  # TensorFlow's own log
     # When it was saved, and the size of files of which one has that time in digits.

@@ -96,5 +96,5 @@ def test_the_notebook_runs_as_it_stands(
             capsys.readouterr()
             exec("".join(cell["source"]), space)
             told = "".join(text for output in cell["outputs"] for text in output["text"])
-            digits = re.compile(r"\d+\.\d+")
+            digits = re.compile(r" *\d+\.\d+ *")
             assert digits.sub("0", capsys.readouterr().out) == digits.sub("0", told)

@@ -33,7 +33,7 @@ from cli.run import run
 from errors import UserError
 
 module.STOP_SECONDS = {stop_seconds}
-module._IMPATIENT_SECONDS = {impatient_seconds}
+module.ECHO_SECONDS = {impatient_seconds}
 supervisor = module.Supervisor({needs_less!r}, waits_for_stop={waits_for_stop})
 
 def main(values):
