@@ -58,10 +58,9 @@ def main(request: Request) -> int:
 
 
 def run_campaign(request: Request, folder: Path) -> Counter[str]:
-    """Kills runs, in turn of each kind; the seed draws instants, workers and their numbers.
+    """Kills runs, in turn of each kind; returns how often each thing was seen.
 
-    Returns:
-      How often each thing was seen; what must not be begins with LOST.
+    What must not be begins with LOST.
     """
     draw = random.Random(request.seed)  # noqa: S311 (instants, not secrets)
     found: Counter[str] = Counter()

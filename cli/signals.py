@@ -10,8 +10,7 @@ import threading
 import time
 from contextlib import ExitStack, suppress
 
-# Ctrl-C reaches all processes of a terminal, and who started one passes it on: an echo.
-ECHO_SECONDS = 0.5
+ECHO_SECONDS = 0.5  # Who started the process may pass on a Ctrl-C that it was sent itself.
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:
@@ -39,8 +38,7 @@ def end_at_signals(words: str = "") -> None:
 def exit_at_signals() -> list[int]:
     """From now on the first signal raises SystemExit, and none disturbs the tidying up.
 
-    Its number is also put into the list that is returned: C++ code that is making an error for
-    Python when the exit comes may raise that error in place of the exit.
+    Its number also goes into the list returned: C++ code may raise an error in place of the exit.
     """
     came: list[int] = []
 
@@ -53,6 +51,12 @@ def exit_at_signals() -> list[int]:
     for number in stop_signals():
         signal.signal(number, exit_once)
     return came
+
+
+def leave_signals() -> None:
+    """Leaves them to other threads: neither this one nor those that it starts take any."""
+    if hasattr(signal, "pthread_sigmask"):  # Not on Windows.
+        signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals())
 
 
 class StopSignals:

@@ -35,10 +35,16 @@ def stop_at(step: int, number: signal.Signals = signal.SIGTERM) -> Callable[[int
     return lambda k: send(number) if k == step else None
 
 
-def send(number: signal.Signals = signal.SIGTERM) -> None:
-    """Sends this process, which trains, a signal, and waits until the main thread has taken it."""
+def send(number: signal.Signals = signal.SIGTERM, to: int | None = None) -> None:
+    """Sends this process, which trains, a signal, and waits until the main thread has taken it.
+
+    The system hands it to the main thread, or to the thread whose identity is given.
+    """
     taker = signal.getsignal(number).__self__  # type: ignore[union-attr]
-    os.kill(os.getpid(), number)
+    if to is None:
+        os.kill(os.getpid(), number)
+    else:
+        signal.pthread_kill(to, number)
     until = time.monotonic() + 60
     while taker.received is None:
         assert time.monotonic() < until

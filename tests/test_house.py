@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import median
 
 PROJECT = Path(__file__).resolve().parent.parent
-MOST_FILES, MOST_LINES, MOST_TEST_LINES = 104, 26_000, 24_150
+MOST_FILES, MOST_LINES, MOST_TEST_LINES = 104, 26_000, 24_200
 LONGEST, SHORTEST = 450, 60  # Lines of a file.
 LONGEST_FUNCTION, MEDIAN_FUNCTION = 62, 20  # Lines, docstrings included.
 # The smallest model, and two scripts.

@@ -7,7 +7,7 @@ import math
 import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, ExitStack, closing
 from fractions import Fraction
 from pathlib import Path
@@ -20,7 +20,7 @@ import file_io
 from checkpoints import folder, layout
 from checkpoints.lock import FolderLock
 from checkpoints.writer import CheckpointWriter, RunRecord
-from cli.signals import StopSignals
+from cli.signals import StopSignals, leave_signals
 from cli.terminal import ONEDNN_VARIABLE, is_off
 from errors import TrainingError
 from training import resume
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from training.replay import Witness
     from training.team import Team
 
+_LOOK_SECONDS = 0.1  # How soon a signal is heeded at the latest.
 _FLAGS_HEAD = "# The flags of this run: with --flagfile they repeat it.\n"
 
 
@@ -51,10 +52,6 @@ def train(task: Task, config: RunConfig) -> Outcome:
     Where several workers train, worker 0 has the folder, and gives the others what they begin with.
     With `config.replay`, nothing is trained but in memory; see `training.replay.replay`.
 
-    Args:
-      task: what is trained, and on what.
-      config: where, and how often what is due.
-
     Raises:
       CheckpointError: no checkpoint of the folder is good, the last one could not be saved, or a
         variable is no number.
@@ -65,17 +62,22 @@ def train(task: Task, config: RunConfig) -> Outcome:
         task = task._replace(identity={**task.identity, "shards": config.shards})
     if config.bfloat16:
         task = task._replace(identity={**task.identity, "precision": config.precision})
-    # TensorFlow 2.21 breaks the process's memory where a signal comes to a thread that multiplies
-    # matrices. Signals come to the main thread: so it only waits.
-    with ThreadPoolExecutor(1, "training") as executor:
-        if config.replay is not None:
-            from training.replay import replay  # It is made of what is here, and few need it.
-
-            with StopSignals(saves=False):
-                return executor.submit(replay, task, config).result()
+    work: Callable[..., Outcome] = _train
+    if config.replay is None:
         _say_what_is_slow(config)
-        with StopSignals() as stop:
-            return executor.submit(_train, task, config, lambda: stop.received).result()
+    else:
+        from training.replay import replay as work  # It is made of what is here, and few need it.
+    # TensorFlow 2.21 breaks the process's memory where a signal comes to a thread that multiplies
+    # matrices. So the main thread takes them, and only waits. It looks up often: one that the
+    # system hands to another thread does not wake it.
+    with (
+        ThreadPoolExecutor(1, "training", leave_signals) as executor,
+        StopSignals(saves=config.replay is None) as stop,
+    ):
+        ended = executor.submit(work, task, config, lambda: stop.received)
+        while not wait([ended], _LOOK_SECONDS).done:
+            pass
+        return ended.result()
 
 
 def _train(task: Task, config: RunConfig, stop: Callable[[], int | None]) -> Outcome:
@@ -300,10 +302,8 @@ def measured(
     """What the log has of a step, which gave `values`; without them, of the start of a run."""
     held = session.variables() if task.logged_variables else {}
     variables = {name: float(held[name].item()) for name in task.logged_variables}
-    if values is None:
-        return Metrics(step, variables=variables)
-    if task.test_batches is None:
-        return Metrics(step, **values, variables=variables)
+    if values is None or task.test_batches is None:
+        return Metrics(step, **(values or {}), variables=variables)
     accuracy, confusion = session.evaluate(task.test_batches())
     return Metrics(step, **values, test_accuracy=accuracy, variables=variables, confusion=confusion)
 

@@ -32,7 +32,7 @@ class DifferenceError(Exception):
     """What the folder holds is not what training gives: one line says what."""
 
 
-def replay(task: Task, config: RunConfig) -> Outcome:
+def replay(task: Task, config: RunConfig, stop: Callable[[], int | None]) -> Outcome:
     """Trains from one checkpoint to another in memory, and compares all that is saved in between.
 
     It ends at the first difference.
@@ -46,7 +46,7 @@ def replay(task: Task, config: RunConfig) -> Outcome:
     first, last = _steps(path, config.replay or ALL_STEPS)
     until = task._replace(last_step=last)
     with (
-        open_session(task, config, lambda: None) as (session, alone),
+        open_session(task, config, stop) as (session, alone),
         Progress(until, first, config.terminal) as progress,
     ):
         try:

@@ -137,6 +137,26 @@ def test_the_thread_that_takes_signals_only_waits(config: LinearConfig) -> None:
     assert threading.main_thread() not in threads
 
 
+def test_a_signal_that_another_thread_is_handed_is_heeded(config: LinearConfig) -> None:
+    """It does not wake the main thread, which waits for the one that trains."""
+    over = threading.Event()
+    idle = threading.Thread(target=over.wait)
+    idle.start()
+    try:
+        outcome = _train_with(config, lambda k: runs.send(to=idle.ident) if k == 5 else None)
+    finally:
+        over.set()
+        idle.join()
+    assert (outcome.step, outcome.exit_code) == (6, 143)
+
+
+def test_no_thread_that_computes_takes_signals(config: LinearConfig) -> None:
+    masks = list[set[int]]()
+    _train_with(config, lambda _: masks.append({*signal.pthread_sigmask(signal.SIG_BLOCK, [])}))
+    assert {*signals.stop_signals()} <= masks[0]
+    assert not {*signals.stop_signals()} & {*signal.pthread_sigmask(signal.SIG_BLOCK, [])}
+
+
 def test_another_machine_is_said(config: LinearConfig, monkeypatch: Patch, caplog: Log) -> None:
     """Bits are promised for as many threads and the same TensorFlow only."""
     train_linear.train(with_run(config, train_steps=20))

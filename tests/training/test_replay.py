@@ -352,6 +352,7 @@ def test_a_signal_ends_an_audit_at_once(config: LinearConfig) -> None:
         if step == 15:
             child = os.fork()
             if child == 0:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
                 os.kill(os.getpid(), signal.SIGTERM)
                 os._exit(0)
             ended.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
