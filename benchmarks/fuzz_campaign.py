@@ -173,7 +173,7 @@ def _outcome(done: str, config: "PredictConfig") -> str:
 
     try:
         predict(config)
-    except (UserError, OSError):
+    except (UserError, OSError, MemoryError):  # What `cli.run.run` makes a line of.
         return f"not {done}"
     except Exception as error:  # noqa: BLE001 (that there is any is the finding)
         frames = traceback.extract_tb(error.__traceback__)
