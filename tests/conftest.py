@@ -4,6 +4,7 @@ import faulthandler
 import gc
 import importlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,8 @@ from typing import Any
 import numpy as np
 import pytest
 from absl import logging
+
+from cli.terminal import ONEDNN_VARIABLE, is_off
 
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # As the scripts have it, before TensorFlow.
 # JAX, where it is installed, would set 1 for all that is started from here on.
@@ -72,6 +75,14 @@ def run_python(
     command = [sys.executable, *map(str, arguments)]
     given: dict[str, Any] = {"cwd": PROJECT, "capture_output": True, "text": True, "timeout": 600}
     return subprocess.run(command, check=check, **{**given, **options})
+
+
+def as_with_onednn(text: str) -> str:
+    """What is said of oneDNN as where it is on, if whoever runs the tests has switched it off."""
+    if not is_off(os.environ[ONEDNN_VARIABLE]):
+        return text
+    text = re.sub(rf"(?m)^(! )?warning: {ONEDNN_VARIABLE}=.*\n", "", text)
+    return re.sub(r"(\bonednn\"?:? \"?)0", r"\g<1>1", text)
 
 
 @pytest.fixture(autouse=True)

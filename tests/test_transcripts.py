@@ -15,7 +15,7 @@ import socket
 
 import pytest
 
-from tests.conftest import PROJECT, run_python
+from tests.conftest import PROJECT, as_with_onednn, run_python
 
 FOLDER = PROJECT / "tests" / "transcripts"
 FIRST = "models"  # What it leaves is what the others begin with.
@@ -28,9 +28,6 @@ _MASKS = (
     (re.compile(r"stored \d+, of what was read \d+"), "stored N, of what was read N"),
     (re.compile(r"\b(x86_64|aarch64|arm64|AMD64)\b"), "MACHINE"),
     (re.compile(r"\b(avx2|asimd)[a-z0-9_ ]*\b"), "PROCESSOR"),
-    # Whoever runs the tests may have switched oneDNN off, which is said.
-    (re.compile(r"(\bonednn\"?:? \"?)[01]"), r"\1N"),
-    (re.compile(r"^! warning: TF_ENABLE_ONEDNN_OPTS=0 .*\n", re.MULTILINE), ""),
     (re.compile(r"(checkpoints?), [\d.]+ KiB"), r"\1, SIZE"),  # A manifest says the processor.
     (re.compile(r"^! [IWE]\d{4} .*\n", re.MULTILINE), ""),  # TensorFlow's own log
     # When it was saved, and the size of files of which one has that time in digits.
@@ -54,7 +51,7 @@ def _transcript(command: str, code: int, out: str, err: str, folder: str) -> str
     """One command and what came of it, masked."""
     text = "".join(f"  {line}".rstrip() + "\n" for line in out.splitlines())
     text += "".join(f"! {line}".rstrip() + "\n" for line in err.splitlines())
-    text = text.replace(folder, "FOLDER").replace(str(PROJECT), "PROJECT")
+    text = as_with_onednn(text).replace(folder, "FOLDER").replace(str(PROJECT), "PROJECT")
     for pattern, masked in _MASKS:
         text = pattern.sub(masked, text)
     text = _NUMBER.sub(lambda number: _short(number[0]), text)
